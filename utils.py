@@ -131,4 +131,6 @@ def load_pickle(path: str | os.PathLike, *, encoding: str = "bytes") -> Any:
     except MemoryError:
         raise UserError(f"{path}: not a pickle of arrays: it declares an impossible size") from None
     except Exception as error:  # a damaged pickle raises nearly anything
-        raise UserError(f"{path}: damaged or not a pickle ({error or type(error).__name__})") from None
+        raise UserError(
+            f"{path}: damaged or not a pickle ({error or type(error).__name__})"
+        ) from None
