@@ -86,3 +86,21 @@ def check_image_size(name: str, size: int) -> None:
             f"--image_size {size}: {name} needs a side divisible by {multiple}; "
             f"use {f'{below} or ' if below else ''}{above}"
         )
+
+
+def check_embedding_dim(name: str, dim: int) -> None:
+    """Refuses class embeddings whose number of dimensions the network `name` cannot give.
+
+    Args:
+        name: The network.
+        dim: Dimensions of the class embeddings (for one-hot ones, the number of classes).
+
+    Raises:
+        UsageError: The pooled features are the embedding and have another number of dimensions.
+    """
+    fixed = get_architecture(name).embedding_dim
+    if fixed is not None and dim != fixed:
+        raise UsageError(
+            f"--architecture {name}: its pooled features are the embedding and have {fixed} "
+            f"dimensions, but the class embeddings have {dim}; use {name}-fc"
+        )

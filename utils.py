@@ -5,10 +5,12 @@ Nothing here imports Keras, so that scripts can check their arguments before loa
 
 import contextlib
 import difflib
+import logging
 import os
 import pickle
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,6 +23,7 @@ class UserError(Exception):
     """
 
     exit_status = 1
+    prefix = "error: "
 
 
 class UsageError(UserError):
@@ -30,33 +33,53 @@ class UsageError(UserError):
 
 
 def run_script(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a script's `main` and turns a `UserError` into one line on stderr and its status."""
+    """Runs a script's `main` and turns a `UserError` into one line on stderr and its status.
+
+    What the project's rooms log goes to stderr too, line by line.
+    """
     program = Path(sys.argv[0]).name
+    logging.basicConfig(format="%(message)s")
+    for room in ("datasets", "embeddings", "training"):
+        logging.getLogger(room).setLevel(logging.INFO)
     try:
         status = main() or 0
     except UserError as error:
         # A message may quote a foreign file's bytes: never let those break the one line.
         line = " ".join(str(error).split())
-        print(f"{program}: error: {line}", file=sys.stderr)
+        print(f"{program}: {error.prefix}{line}", file=sys.stderr)
         status = error.exit_status
+    except ModuleNotFoundError as error:
+        if error.name is None or (Path(__file__).parent / error.name.split(".")[0]).exists():
+            raise  # a mistake of ours, not a package that is not installed
+        print(
+            f"{program}: error: the Python package {error.name} is not installed: "
+            "pip install -r requirements.txt (with KERAS_BACKEND=jax: requirements-jax.txt)",
+            file=sys.stderr,
+        )
+        status = 1
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            # The reader of a pipe (`| head`) went away; keep the interpreter's last flush quiet.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        else:
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"{program}: error: {where}{error.strerror or error}", file=sys.stderr)
+        status = 1
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         status = 130
-    except BrokenPipeError:
-        # The reader of a pipe (`| head`) went away; keep the interpreter's last flush quiet.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 1
     sys.exit(status)
 
 
 def nearest_names(name: str, known: Iterable[str]) -> str:
-    """A hint for an unknown name: `did you mean X or Y?`, or all known names if none is near."""
+    """A hint for an unknown name: `did you mean X or Y?`, or known names if none is near."""
     known = list(known)
     by_lower = {candidate.lower(): candidate for candidate in known}
     near = difflib.get_close_matches(name.lower(), list(by_lower), n=3, cutoff=0.5)
     if near:
         return f"did you mean {' or '.join(by_lower[n] for n in near)}?"
-    return f"known: {', '.join(known)}"
+    more = ", …" if len(known) > 20 else ""
+    return f"known: {', '.join(known[:20])}{more}"
 
 
 @contextlib.contextmanager
@@ -99,6 +122,8 @@ class _RestrictedUnpickler(pickle.Unpickler):
             ("numpy", "ndarray"),
             ("numpy.core.multiarray", "_reconstruct"),
             ("numpy.core.multiarray", "scalar"),
+            ("numpy.core.numeric", "_frombuffer"),
+            ("numpy._core.numeric", "_frombuffer"),  # protocol 5
             ("numpy._core.multiarray", "_reconstruct"),
             ("numpy._core.multiarray", "scalar"),
         }
@@ -131,6 +156,51 @@ def load_pickle(path: str | os.PathLike, *, encoding: str = "bytes") -> Any:
     except MemoryError:
         raise UserError(f"{path}: not a pickle of arrays: it declares an impossible size") from None
     except Exception as error:  # a damaged pickle raises nearly anything
+        raise UserError(f"{path}: damaged or not a pickle ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    # Some messages quote the file at length.
+    return (str(error) or type(error).__name__)[:300]
+
+
+# An archive of a few kilobytes can hold gigabytes of zeros; what is legitimately that large does
+# not shrink that much.
+_NPZ_BYTES = 2**30
+_NPZ_EXPANSION = 20
+
+
+def load_npz(path: str | os.PathLike, required: Iterable[str]) -> dict[str, Any]:
+    """Reads all arrays of an `.npz` file; arrays of Python objects, which are pickles, are refused.
+
+    Args:
+        path: The file.
+        required: Names of arrays that must be there.
+
+    Raises:
+        UserError: The file cannot be read, is damaged or no `.npz`, or lacks an array.
+    """
+    import numpy as np
+
+    try:
+        # NumPy leaves a file open that it opened itself and then found to be damaged.
+        with open(path, "rb") as file:
+            with zipfile.ZipFile(file) as members:
+                declared = sum(member.file_size for member in members.infolist())
+            if declared > max(_NPZ_BYTES, _NPZ_EXPANSION * os.fstat(file.fileno()).st_size):
+                raise ValueError(f"it would take {declared / 2**30:.0f} GiB of memory")
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    except Exception as error:  # a damaged archive raises nearly anything
         raise UserError(
-            f"{path}: damaged or not a pickle ({error or type(error).__name__})"
+            f"{path}: damaged or not an .npz of plain arrays ({_reason(error)})"
         ) from None
+    missing = [name for name in required if name not in arrays]
+    if missing:
+        raise UserError(
+            f"{path}: not the expected kind of .npz: it has no array {' or '.join(missing)}, "
+            f"only {', '.join(arrays) or 'none'}"
+        )
+    return arrays

@@ -1,0 +1,119 @@
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import utils
+from utils import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_nearest_names():
+    assert utils.nearest_names("cifar-10", ["CIFAR-100", "CUB", "digits"]) == (
+        "did you mean CIFAR-100?"
+    )
+    assert utils.nearest_names("xyz", ["CUB", "Cars"]) == "known: CUB, Cars"
+
+
+def test_a_file_appears_whole(tmp_path):
+    target = tmp_path / "result.weights.h5"
+    with utils.atomic_path(target) as path:
+        assert path.name.endswith(".weights.h5")
+        path.write_text("whole")
+        assert not target.exists()
+    assert target.read_text() == "whole"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["result.weights.h5"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert target.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    target = tmp_path / "model.keras"
+    target.write_text("old")
+
+    def write():
+        with utils.atomic_path(target) as path:
+            path.write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write()
+    assert target.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.keras"]
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickles_of_arrays_are_read(tmp_path, protocol):
+    content = {
+        b"data": np.arange(6, dtype="uint8").reshape(2, 3),
+        b"names": [b"a", "b"],
+        b"mean": np.float32(0.5),
+        b"set": {1, 2},
+    }
+    path = tmp_path / "file"
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    read = utils.load_pickle(path)
+    np.testing.assert_array_equal(read.pop(b"data"), content.pop(b"data"))
+    assert read == content
+
+
+class Hostile:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_a_hostile_pickle_is_refused(tmp_path):
+    path, trace = tmp_path / "file", tmp_path / "trace"
+    path.write_bytes(pickle.dumps({"data": Hostile(trace)}))
+    with pytest.raises(UserError, match=r"file: refused: it asks for _?io\.open"):
+        utils.load_pickle(path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    "global_name",
+    ["os system", "builtins eval", "builtins getattr", "numpy load", "functools partial"],
+)
+def test_other_globals_are_refused(tmp_path, global_name):
+    path = tmp_path / "file"
+    module, name = global_name.split()
+    path.write_bytes(f"c{module}\n{name}\n.".encode())
+    with pytest.raises(UserError, match=f"{module}.{name}"):
+        utils.load_pickle(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80", b"no pickle", b"\x80\x04\x95\xff\xff\xff\xff"])
+def test_damaged_pickles_are_named(tmp_path, content):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="file: damaged or not a pickle"):
+        utils.load_pickle(path)
+    with pytest.raises(UserError, match=r"absent: No such file"):
+        utils.load_pickle(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "line"),
+    [
+        ("utils.UserError('model.keras: damaged')", 1, "error: model.keras: damaged"),
+        ("utils.UsageError('--epochs 0:\\nexpected more')", 2, "error: --epochs 0: expected more"),
+        ("KeyboardInterrupt", 130, "interrupted"),
+    ],
+)
+def test_user_errors_are_one_line_and_a_status(raised, status, line):
+    script = f"import utils\ndef main():\n    raise {raised}\nutils.run_script(main)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == status
+    assert done.stderr.strip().endswith(line)
+    assert done.stderr.count("\n") == 1
