@@ -1,0 +1,63 @@
+"""ResNet for CIFAR: He et al., section 4.2 of https://arxiv.org/abs/1512.03385.
+
+3 stages of `blocks` basic blocks, hence 6 · blocks + 2 layers. With 100 classes:
+
+| network | blocks | channels | parameters | of which trainable |
+|---|---|---|---|---|
+| resnet-32 | 5 | 16, 32, 64 | 473,412 | 471,140 |
+| resnet-110 | 18 | 16, 32, 64 | 1,745,956 | 1,737,860 |
+| resnet-110-wfc | 18 | 32, 64, 128 | 6,929,380 | 6,913,188 |
+
+The shortcut of a block that halves the image is 2×2 average pooling and zero channels (a variant
+of the paper's option A, which subsamples).
+"""
+
+from keras import layers
+
+from models.layers import BatchNormalization, PadChannels, kernel_l2
+
+WEIGHT_DECAY = 2e-4
+OUTPUT_WEIGHT_DECAY = 2e-4
+
+
+def backbone(images, *, weight_decay: float, blocks: int, channels: tuple[int, int, int]):
+    """The network up to its pooled features.
+
+    Args:
+        images: Standardised images, `(batch, height, width, 3)`, sides divisible by 4.
+        weight_decay: L2 of the convolutions' kernels.
+        blocks: Basic blocks in each stage.
+        channels: Channels of each stage.
+
+    Returns:
+        Features `(batch, channels[-1])`.
+    """
+
+    def convolution(x, filters, suffix, strides=1):
+        x = layers.Conv2D(
+            filters,
+            3,
+            strides=strides,
+            padding="same",
+            kernel_initializer="glorot_uniform",
+            kernel_regularizer=kernel_l2(weight_decay),
+            name=f"res{suffix}" if suffix != "0" else "conv0",
+        )(x)
+        return BatchNormalization(name=f"bn{suffix}")(x)
+
+    x = convolution(images, channels[0], "0")
+    x = layers.ReLU(name="relu0")(x)
+    for stage, filters in enumerate(channels, start=1):
+        for block in range(1, blocks + 1):
+            name = f"{stage}-{block}"
+            shortcut, strides = x, 1
+            if stage > 1 and block == 1:
+                strides = 2
+                shortcut = layers.AveragePooling2D(2, name=f"avg{name}")(shortcut)
+                shortcut = PadChannels(filters - x.shape[-1], name=f"pad{name}")(shortcut)
+            x = convolution(x, filters, f"{name}x", strides)
+            x = layers.ReLU(name=f"relu{name}x")(x)
+            x = convolution(x, filters, f"{name}y")
+            x = layers.Add(name=f"add{name}")([x, shortcut])
+            x = layers.ReLU(name=f"relu{name}y")(x)
+    return layers.GlobalAveragePooling2D(name="avg_pool")(x)

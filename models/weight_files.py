@@ -1,0 +1,159 @@
+"""Weights by layer name from `.keras` and HDF5 files, also from strangers.
+
+The HDF5 library may crash, hang or ask for any amount of memory on a damaged file. So this file
+is also a program of its own, which reads in a process with limits and hands on plain arrays.
+"""
+
+import contextlib
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+# Seconds; the largest networks take a few.
+TIMEOUT = 60
+# More than this, and more than 20 times the file, is a declaration without content behind it.
+_FLOOR_BYTES = 2**30
+_EXPANSION = 20
+
+
+def read_layers(path: str | os.PathLike) -> dict[str, list[np.ndarray]]:
+    """The float32 arrays of each layer, in the order of its variables.
+
+    Args:
+        path: `.keras` or `.weights.h5` of Keras 3, or an HDF5 file of Keras 2 with weights or a
+            whole model.
+
+    Raises:
+        utils.UserError: The file cannot be read, or is damaged or hostile.
+    """
+    from utils import UserError, load_npz
+
+    with tempfile.TemporaryDirectory() as directory:
+        output = Path(directory) / "arrays.npz"
+        command = [sys.executable, "-I", __file__, os.path.abspath(path), output]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise UserError(f"{path}: damaged: reading it does not come to an end") from None
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() if done.returncode == 1 else []
+            reason = lines[-1][:300] if lines else "the HDF5 library fails on it"
+            raise UserError(f"{path}: damaged or not a weight file ({reason})")
+        arrays = load_npz(output, ["index"])
+    index = json.loads(arrays["index"].tobytes())
+    return {name: [arrays[key] for key in keys] for name, keys in index}
+
+
+def _convert(source: str, target: str) -> None:
+    size = os.path.getsize(source)
+    limit = max(_FLOOR_BYTES, _EXPANSION * size)
+    memory = 8 * 2**30 + 4 * limit
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    index, arrays = [], {}
+    with _open(source, limit) as file:
+        layers = _keras_3_layers(file) if "layers" in file else _keras_2_layers(file)
+        every = [dataset for datasets in layers.values() for dataset in datasets]
+        if sum(dataset.size * dataset.dtype.itemsize for dataset in every) > limit:
+            raise ValueError("it declares far larger arrays than it holds")
+        for name, datasets in layers.items():
+            keys = [str(len(arrays) + i) for i in range(len(datasets))]
+            for key, dataset in zip(keys, datasets, strict=True):
+                arrays[key] = np.asarray(dataset, "float32")
+            index.append((name, keys))
+    text = np.frombuffer(json.dumps(index).encode(), np.uint8)
+    np.savez(target, index=text, **arrays)
+
+
+@contextlib.contextmanager
+def _open(path: str, limit: int) -> Iterator[h5py.Group]:
+    if not zipfile.is_zipfile(path):
+        with h5py.File(path, "r") as file:
+            # What `model.save` of Keras 2 wrote holds the weights a level deeper.
+            yield _group(file, "model_weights") if "model_weights" in file else file
+        return
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo("model.weights.h5")
+        if info.file_size > limit:
+            raise ValueError("it declares far larger arrays than it holds")
+        with h5py.File(io.BytesIO(archive.read(info)), "r") as file:
+            yield file
+
+
+def _child(parent: h5py.Group, name: str):
+    """What is directly in the file: a link could lead into any other file of this machine."""
+    for part in name.split("/"):
+        if not isinstance(parent, h5py.Group):
+            raise ValueError(f"{part} is not in a group")
+        if not isinstance(parent.get(part, getlink=True), h5py.HardLink):
+            raise ValueError(f"{part} is missing or a link to another place")
+        parent = parent[part]
+    return parent
+
+
+def _group(parent: h5py.Group, name: str) -> h5py.Group:
+    child = _child(parent, name)
+    if not isinstance(child, h5py.Group):
+        raise ValueError(f"{name} is not a group")
+    return child
+
+
+def _dataset(parent: h5py.Group, name: str) -> h5py.Dataset:
+    child = _child(parent, name)
+    if not isinstance(child, h5py.Dataset) or child.external or child.is_virtual:
+        raise ValueError(f"{name} is not an array within the file")
+    if child.dtype.kind not in "fiu":
+        raise ValueError(f"{name} holds no numbers")
+    return child
+
+
+def _keras_3_layers(file: h5py.Group) -> dict[str, list[h5py.Dataset]]:
+    layers = {}
+    group = _group(file, "layers")
+    for key in group:
+        variables = _group(group, f"{key}/vars")
+        # The groups are numbered by class; the layer's name is an attribute.
+        name = str(variables.attrs.get("name", key))
+        layers[name] = [_dataset(variables, i) for i in sorted(variables, key=int)]
+    return layers
+
+
+def _keras_2_layers(file: h5py.Group) -> dict[str, list[h5py.Dataset]]:
+    if not _parts(file, "layer_names"):
+        raise ValueError("it has neither `layers` nor `layer_names`, as weights of Keras do")
+    layers = {}
+    for name in _names(file, "layer_names"):
+        group = _group(file, name)
+        layers[name] = [_dataset(group, weight) for weight in _names(group, "weight_names")]
+    return layers
+
+
+def _parts(group: h5py.Group, attribute: str) -> list[str]:
+    # Attributes are limited to 64 kB, so Keras split long ones: layer_names0, layer_names1, …
+    if attribute in group.attrs:
+        return [attribute]
+    parts = []
+    while f"{attribute}{len(parts)}" in group.attrs:
+        parts.append(f"{attribute}{len(parts)}")
+    return parts
+
+
+def _names(group: h5py.Group, attribute: str) -> list[str]:
+    names = [name for part in _parts(group, attribute) for name in group.attrs[part]]
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+
+
+if __name__ == "__main__":
+    try:
+        _convert(*sys.argv[1:])
+    except Exception as error:  # h5py raises nearly anything for a damaged file
+        sys.exit(" ".join(str(error).split()) or type(error).__name__)
