@@ -1,0 +1,25 @@
+"""The data sets: where the images and labels are, and how a batch is made from them."""
+
+import contextlib
+from collections.abc import Iterator
+
+from datasets.info import DatasetSpec
+from datasets.registry import check_dataset, dataset_names, load_dataset
+
+__all__ = ["DatasetSpec", "check_dataset", "dataset_names", "load_dataset", "reading_errors"]
+
+
+@contextlib.contextmanager
+def reading_errors(*batches) -> Iterator[None]:
+    """Raises what a reading thread met, with the file's name, and not the backend's wrapping of it.
+
+    Args:
+        batches: The `BatchSequence`s that are read within the context.
+    """
+    try:
+        yield
+    except Exception:
+        for sequence in batches:
+            if sequence.error is not None:
+                raise sequence.error from None
+        raise

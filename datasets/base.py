@@ -1,0 +1,207 @@
+"""A loaded data set: splits with class indices, statistics, and its batches."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from datasets import checks, statistics
+from datasets.cache import PixelStore, files_key
+from datasets.info import ClassId, DatasetSpec
+
+if TYPE_CHECKING:
+    from datasets.sequence import BatchSequence
+
+
+@dataclass
+class Split:
+    """The images of one split, in the order of the data set's files.
+
+    Attributes:
+        images: uint8 array `(n, side, side, 3)`, or paths.
+        labels: int64 class index of each image, `(n,)`.
+        store: The decoded images, if they are cached.
+    """
+
+    images: np.ndarray | list[str]
+    labels: np.ndarray
+    store: PixelStore | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, chosen: np.ndarray) -> Split:
+        """The images at the positions `chosen`."""
+        if isinstance(self.images, np.ndarray):
+            return Split(self.images[chosen], self.labels[chosen])
+        store = self.store and self.store.take(chosen)
+        return Split([self.images[i] for i in chosen], self.labels[chosen], store)
+
+
+@dataclass
+class Dataset:
+    """A data set ready for training.
+
+    Attributes:
+        spec: What was asked for.
+        class_names: Name of each class, by index.
+        class_ids: Id of each class in the data set's own files and in hierarchies, by index.
+            Indices follow the sorted ids.
+        train: Training images; listed, but neither checked nor cached, if only the test images
+            were asked for.
+        test: Test images; likewise.
+        train_repeats: How often an epoch goes through the training images; above 1 only for a
+            subset, so that the iterations per epoch stay about constant.
+        cache_dir: Where decoded images on disk and computed statistics are kept.
+        cache: How decoded images are kept: `"none"`, `"ram"` or `"disk"`.
+        skipped: Bad images that were left out, with reasons.
+    """
+
+    spec: DatasetSpec
+    class_names: list[str]
+    class_ids: list[ClassId]
+    train: Split
+    test: Split
+    train_repeats: int
+    cache_dir: Path
+    cache: str = "none"
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Canonical name with its suffixes."""
+        return self.spec.name
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_ids)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images the network gets, in pixels."""
+        return self.spec.image_size
+
+    @property
+    def channel_order(self) -> str:
+        """`"rgb"` or `"bgr"`: what the network sees. Images and batches are always RGB."""
+        return self.spec.channel_order
+
+    @property
+    def mean(self) -> tuple[float, float, float]:
+        """Means of the R, G and B channels, 0 to 255, whatever the `channel_order`.
+
+        Where none are published: of the training images, and of a subset its own.
+        """
+        return self._statistics[0]
+
+    @property
+    def std(self) -> tuple[float, float, float]:
+        """Channel standard deviations, likewise."""
+        return self._statistics[1]
+
+    @property
+    def std_epsilon(self) -> float:
+        """What is added to the standard deviation before dividing by it."""
+        return 1e-7 if isinstance(self.train.images, np.ndarray) else 0.0
+
+    @functools.cached_property
+    def _statistics(self) -> tuple[statistics.Channels, statistics.Channels]:
+        if self.spec.mean and self.spec.std:
+            return self.spec.mean, self.spec.std
+        images = self.train.images
+        if isinstance(images, np.ndarray):
+            return statistics.of_array(images)
+        kept = self.cache_dir / f"{self.spec.info.name}-{files_key(images)}.statistics.json"
+        return statistics.of_files(self.name, images, kept)
+
+    def check_images(self) -> list[str]:
+        """Decodes every listed image.
+
+        Returns:
+            The name of each that cannot be decoded, with the reason.
+        """
+        if isinstance(self.train.images, np.ndarray):
+            return []
+        return list(checks.find_unreadable([*self.train.images, *self.test.images]).values())
+
+    def counts(self) -> dict[str, int]:
+        """Numbers of classes and images, for reports."""
+        per_class = np.bincount(self.train.labels, minlength=self.num_classes)
+        return {
+            "classes": self.num_classes,
+            "train_images": len(self.train),
+            "train_images_per_class_min": int(per_class.min()),
+            "train_images_per_class_max": int(per_class.max()),
+            "train_repeats": self.train_repeats,
+            "test_images": len(self.test),
+            "skipped_images": len(self.skipped),
+        }
+
+    def train_batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int,
+        workers: int = 8,
+        queue_size: int = 100,
+        initial_epoch: int = 0,
+        label_keys: Sequence[str] | None = None,
+    ) -> BatchSequence:
+        """Shuffled and augmented batches; every image `train_repeats` times per epoch.
+
+        Args:
+            batch_size: Images per batch; the last of an epoch may be smaller.
+            seed: Determines order and augmentation, with the epoch.
+            workers: Threads.
+            queue_size: Most batches made ahead; their memory is bounded too.
+            initial_epoch: Epoch to begin with, as after a resume.
+            label_keys: Give the labels as a dictionary with these keys, one per output.
+
+        Returns:
+            A `keras.utils.PyDataset` of `(images, labels)`: uint8 RGB `(batch, side, side, 3)` and
+            int32 `(batch,)`. Pass it to `fit` with `shuffle=False`.
+        """
+        return self._batches(
+            self.train, batch_size, workers, queue_size, label_keys, initial_epoch,
+            seed=seed, train=True, repeats=self.train_repeats,
+        )  # fmt: skip
+
+    def test_batches(
+        self,
+        batch_size: int,
+        *,
+        workers: int = 8,
+        queue_size: int = 100,
+        label_keys: Sequence[str] | None = None,
+    ) -> BatchSequence:
+        """The test images in the order of `test`, centre-cropped; arguments as `train_batches`."""
+        return self._batches(
+            self.test, batch_size, workers, queue_size, label_keys, 0, seed=0, train=False
+        )
+
+    def _batches(
+        self, split, batch_size, workers, queue_size, label_keys, initial_epoch, **options
+    ) -> BatchSequence:
+        from datasets.pipeline import ArrayPipeline, FilePipeline
+        from datasets.sequence import BatchSequence
+
+        spec = self.spec
+        if isinstance(split.images, np.ndarray):
+            pipeline = ArrayPipeline(split, spec.image_size, spec.info.augmentation, **options)
+        else:
+            resize = spec.resize if options["train"] else (spec.test_resize, spec.test_resize)
+            pipeline = FilePipeline(split, spec.image_size, resize, **options)
+        return BatchSequence(
+            pipeline,
+            batch_size,
+            workers=workers,
+            queue_size=queue_size,
+            initial_epoch=initial_epoch,
+            label_keys=label_keys,
+        )

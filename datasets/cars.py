@@ -1,0 +1,60 @@
+"""Stanford Cars (Krause et al., 2013): 8,144 training and 8,041 test images of 196 models.
+
+Layout: `cars_annos.mat` with the struct array `annotations` (`relative_im_path`, `class` from 1 on,
+`test` 0 or 1) and `class_names`; image paths are relative to the root.
+"""
+
+from __future__ import annotations
+
+from datasets.files import are_integers, read_mat
+from datasets.info import Content, DatasetInfo, DatasetSpec, Samples
+from utils import UserError
+
+
+def load(spec: DatasetSpec) -> Content:
+    """Reads the list of images."""
+    import numpy as np
+
+    file = spec.root / "cars_annos.mat"
+    content = read_mat(file, "annotations", optional=("class_names",))
+    annotations = content["annotations"].ravel()
+    fields = ("relative_im_path", "class", "test")
+    if lacking := [field for field in fields if field not in (annotations.dtype.names or ())]:
+        raise UserError(f"{file}: annotations have no field {lacking[0]}; is it the official file?")
+    try:
+        paths, labels, is_test = (
+            [np.asarray(value).item() for value in annotations[field]] for field in fields
+        )
+        labels, is_test = np.array(labels), np.array(is_test)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{file}: annotations should hold single values ({error})") from None
+
+    if not are_integers(labels):
+        raise UserError(f"{file}: class should be whole numbers, is {labels.dtype}")
+    if not np.isin(is_test, (0, 1)).all():
+        raise UserError(f"{file}: test should be 0 or 1 for every image")
+    labels, is_test = labels.astype(int), is_test.astype(bool)
+
+    def samples(chosen: np.ndarray) -> Samples:
+        numbers = np.flatnonzero(chosen)
+        return Samples([str(spec.root / str(paths[i])) for i in numbers], labels[numbers])
+
+    names = {}
+    if "class_names" in content:
+        listed = content["class_names"].ravel()
+        names = {label: np.asarray(name).item() for label, name in enumerate(listed, 1)}
+    return Content(samples(~is_test), samples(is_test), names)
+
+
+CARS = DatasetInfo(
+    name="Cars",
+    aliases=("stanford-cars", "cars196", "cars-196"),
+    load=load,
+    num_classes=196,
+    files=("cars_annos.mat",),
+    image_size=448,
+    resize=(512, 512),
+    test_resize=512,
+    mean=(120.03730636, 117.33780928, 116.0130335),
+    std=(75.40415763, 75.15394251, 77.28286728),
+)

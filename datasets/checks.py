@@ -1,0 +1,143 @@
+"""Lists and files of a data set that cannot be right: everything wrong in one report."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+
+from datasets import transforms
+from datasets.info import ClassId, Samples
+from datasets.parallel import map_threads
+from utils import UserError
+
+logger = logging.getLogger(__name__)
+
+
+ROLES = {"train": "training", "test": "test"}
+
+
+def check_lists(name: str, samples: Mapping[str, Samples]) -> None:
+    """Refuses lists that name an image twice, by the same path or through links.
+
+    Args:
+        name: Of the data set.
+        samples: The splits that are used, by `"train"` and `"test"`.
+
+    Raises:
+        UserError: An image is listed twice, or in both splits, or a split is empty.
+    """
+    seen = {}
+    for split, listed in samples.items():
+        role = ROLES[split]
+        if not len(listed.images):
+            raise UserError(f"{name}: the lists name no {role} images")
+        if not isinstance(listed.images, list):
+            continue
+        twice, both = [], []
+        identities = map_threads(_identity, listed.images, "looking for images")
+        for path, identity in zip(listed.images, identities, strict=True):
+            other, other_split = seen.setdefault(identity, (path, None))
+            if other_split is None:
+                seen[identity] = path, split
+            else:
+                same = path if path == other else f"{path}, which is the file {other}"
+                (twice if other_split == split else both).append(same)
+        if twice:
+            raise UserError(
+                f"{name}: {len(twice)} {role} images are listed more than once, "
+                f"first {twice[0]}; remove the copies"
+            )
+        if both:
+            raise UserError(
+                f"{name}: {len(both)} images are in both the training and the test split, "
+                f"first {both[0]}; remove them from one"
+            )
+
+
+def _identity(path: str) -> tuple[int, int] | str:
+    """The same for all paths to one file, whatever links lead there."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return path  # the check of all files names it
+    return status.st_dev, status.st_ino
+
+
+def warn_of_absent(name: str, absent: set[ClassId], split: str) -> None:
+    """Warns of classes without images in a split."""
+    if absent:
+        logger.warning(
+            "%s: %d classes have no %s images: %s", name, len(absent), ROLES[split], _some(absent)
+        )
+
+
+def check_classes(name: str, ids: set[ClassId]) -> None:
+    """Refuses to train on a single class.
+
+    Raises:
+        UserError: There are fewer than two classes.
+    """
+    if len(ids) < 2:
+        raise UserError(
+            f"{name}: only {_some(ids) or 'no class'} has images to train on; "
+            "a classifier needs two or more classes"
+        )
+
+
+def _some(ids: set[ClassId]) -> str:
+    listed = [str(class_id) for class_id in sorted(ids)]
+    return ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")
+
+
+def no_image_file(path: str) -> str | None:
+    """What keeps the path from being a file with an image's header, or `None`."""
+    try:
+        if not os.path.isfile(path):
+            os.stat(path)
+            return f"{path}: is not a file"
+        transforms.image_size(path)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in a list
+        return f"{path}: {getattr(error, 'strerror', None) or error}"
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def unreadable_image(path: str) -> str | None:
+    """What keeps the file from being decoded, or `None`."""
+    try:
+        transforms.load_rgb(path)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def find_no_images(paths: Sequence[str]) -> dict[int, str]:
+    """Positions and reasons of the paths that are no files with an image's header."""
+    return _found(map_threads(no_image_file, paths, "looking at images"))
+
+
+def find_unreadable(paths: Sequence[str]) -> dict[int, str]:
+    """Positions and reasons of the files that cannot be decoded."""
+    return _found(map_threads(unreadable_image, paths, "checking images"))
+
+
+def _found(reasons: Sequence[str | None]) -> dict[int, str]:
+    return {i: reason for i, reason in enumerate(reasons) if reason}
+
+
+def report(name: str, reasons: Sequence[str], total: int, *, skip: bool) -> None:
+    """Lists bad images on the log, all of them, and refuses them unless they may be skipped.
+
+    Raises:
+        UserError: There are bad images and `skip` is not set.
+    """
+    if not reasons:
+        return
+    for reason in reasons:
+        logger.warning("%s%s", "left out: " if skip else "", reason)
+    if not skip:
+        raise UserError(
+            f"{name}: {len(reasons)} of {total} images cannot be used, first {reasons[0]}; "
+            "mend or remove them, or leave them out with --skip_bad_images"
+        )
+    logger.warning("%s: %d of %d images are left out", name, len(reasons), total)

@@ -1,0 +1,251 @@
+"""Data sets by name: spelling, suffixes, and the checks made before anything is loaded."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from datasets import cars, cifar, cub, digits, flowers, folder, mit67
+from datasets.files import exists
+from datasets.info import DatasetInfo, DatasetSpec
+from utils import UsageError, nearest_names
+
+if TYPE_CHECKING:
+    from datasets.base import Dataset
+
+# A further data set: its file, and here its name.
+_INFOS: tuple[DatasetInfo, ...] = (
+    digits.DIGITS,
+    cifar.CIFAR_10,
+    cifar.CIFAR_100,
+    cifar.CIFAR_100_A,
+    cifar.CIFAR_100_B,
+    cifar.CIFAR_100_B_CONSEC,
+    cub.CUB,
+    cub.NAB,
+    cars.CARS,
+    flowers.FLOWERS,
+    mit67.MIT67_SCENES,
+    folder.FOLDER,
+)
+
+_LARGE = (448, 512)
+_ILSVRC_MEAN = (122.65435242, 116.6545058, 103.99789959)
+_ILSVRC_STD = (71.40583196, 69.56888997, 73.0440314)
+_CAFFE_MEAN = (123.68, 116.779, 103.939)
+
+_SUFFIX = re.compile(r"[-_ ](large|ilsvrcmean|caffe|sub(\d+))$")
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name.lower())
+
+
+_BY_KEY = {_key(name): info for info in _INFOS for name in (info.name, *info.aliases)}
+
+
+def dataset_names() -> list[str]:
+    """The canonical names, without the suffixes that any of them may take."""
+    return [info.name for info in _INFOS]
+
+
+def check_dataset(
+    name: str,
+    data_root: str | os.PathLike | None = None,
+    *,
+    image_size: int | None = None,
+    class_list: str | os.PathLike | None = None,
+    test_fraction: float | None = None,
+    seed: int = 0,
+) -> DatasetSpec:
+    """Checks what can be checked without reading a data set, and resolves its sizes.
+
+    Args:
+        name: Any spelling, with suffixes (`cifar100-sub10`, `Flowers-caffe`).
+        data_root: Directory of the files, or the one above it.
+        image_size: Side of the images; the smaller side before cropping follows in proportion.
+        class_list: A file whose lines begin with the ids of the classes to use, in their order.
+        test_fraction: Share of each class to draw for testing, for a folder without a split.
+        seed: Draws the subset of a `-subN` name, and the test images of a folder.
+
+    Raises:
+        UsageError: The name is unknown, the root is missing or lacks a file, the class list
+            cannot be read, or a number is impossible.
+    """
+    info, suffixes = _parse_name(name)
+    if image_size is not None and image_size < 1:
+        raise UsageError(f"--image_size {image_size}: expected a positive number of pixels")
+
+    if test_fraction is not None and not 0 < test_fraction < 1:
+        raise UsageError(f"--test_fraction {test_fraction}: expected a share between 0 and 1")
+    root = _check_root(info, data_root)
+    if info.check is not None:
+        info.check(root, test_fraction)
+    elif test_fraction is not None:
+        raise UsageError(f"--test_fraction: {info.name} has a split of its own; leave it out")
+    classes = None if class_list is None else _read_class_list(Path(class_list))
+
+    mean, std = info.mean, info.std
+    size, resize, test_resize = info.image_size, info.resize, info.test_resize
+    if "large" in suffixes:
+        size, test_resize = _LARGE
+        resize = (test_resize, test_resize)
+    if "ilsvrcmean" in suffixes:
+        mean, std = _ILSVRC_MEAN, _ILSVRC_STD
+    if "caffe" in suffixes:
+        mean, std = _CAFFE_MEAN, (1.0, 1.0, 1.0)
+    crop = image_size or size
+    if resize is None:
+        resize, test_resize = (crop, crop), crop
+    else:
+        resize = tuple(round(side * crop / size) for side in resize)
+        test_resize = round(test_resize * crop / size)
+    canonical = "-".join(
+        [info.name, *(s for s in ("large", "ilsvrcmean", "caffe") if s in suffixes)]
+    )
+    if "sub" in suffixes:
+        canonical += f"-sub{suffixes['sub']}"
+    return DatasetSpec(
+        name=canonical,
+        info=info,
+        root=root,
+        num_classes=info.num_classes if classes is None else len(classes),
+        image_size=crop,
+        resize=resize,
+        test_resize=test_resize,
+        mean=mean,
+        std=std,
+        channel_order="bgr" if "caffe" in suffixes else "rgb",
+        samples_per_class=suffixes.get("sub"),
+        class_list=classes,
+        test_fraction=test_fraction,
+        seed=seed,
+    )
+
+
+def load_dataset(
+    name: str,
+    data_root: str | os.PathLike | None = None,
+    *,
+    seed: int = 0,
+    image_size: int | None = None,
+    class_list: str | os.PathLike | None = None,
+    test_fraction: float | None = None,
+    cache: str = "auto",
+    cache_dir: str | os.PathLike | None = None,
+    skip_bad_images: bool = False,
+    check_files: bool = True,
+    splits: Sequence[str] = ("train", "test"),
+) -> Dataset:
+    """Loads a data set; the other arguments are as for `check_dataset`.
+
+    Args:
+        cache: Where decoded images are kept: `"ram"`, `"disk"`, `"none"`, or `"auto"`, which is
+            `"ram"` if they fit in half of the free memory and otherwise `"none"`.
+        cache_dir: Directory of the disk form and of computed statistics; default: the user's.
+        skip_bad_images: Leave out images that cannot be read, instead of refusing the data set.
+        check_files: Look at the files at all. Without, nothing is cached, and what is wrong shows
+            when an image is read: for `Dataset.check_images`.
+        splits: The splits whose images are going to be read. Those of another one are listed, so
+            that the classes and their indices are the same, but not looked at: an evaluation
+            needs `("test",)` only.
+
+    Raises:
+        UsageError: As `check_dataset`.
+        UserError: A file is damaged or is not what the data set's layout says.
+        ValueError: `splits` are others than `"train"` and `"test"`.
+    """
+    if not splits or not set(splits) <= {"train", "test"}:
+        raise ValueError(f"splits {splits}: expected train, test or both")
+    spec = check_dataset(
+        name,
+        data_root,
+        image_size=image_size,
+        class_list=class_list,
+        test_fraction=test_fraction,
+        seed=seed,
+    )
+    from datasets import loading  # NumPy and Pillow, which `--help` does not wait for
+    from datasets.cache import MODES
+
+    if cache not in MODES:
+        raise UsageError(f"--cache {cache}: expected one of {', '.join(MODES)}")
+    return loading.load(
+        spec,
+        cache_mode=cache,
+        cache_dir=None if cache_dir is None else Path(cache_dir),
+        skip_bad_images=skip_bad_images,
+        check_files=check_files,
+        splits=splits,
+    )
+
+
+def _parse_name(name: str) -> tuple[DatasetInfo, dict[str, int]]:
+    """The data set, and its suffixes; the value of `sub` is the number of images per class."""
+    rest, suffixes = name.strip(), {}
+    while _key(rest) not in _BY_KEY and (match := _SUFFIX.search(rest.lower())):
+        suffix = "sub" if match[2] else match[1]
+        if suffix in suffixes:
+            raise UsageError(f"--dataset {name}: -{suffix} is given twice")
+        suffixes[suffix] = int(match[2] or 0)
+        rest = rest[: match.start()]
+    info = _BY_KEY.get(_key(rest))
+    if info is None:
+        raise UsageError(
+            f"--dataset {name}: unknown data set; {nearest_names(rest, dataset_names())}"
+        )
+    if info.resize is None and (wrong := suffixes.keys() - {"sub"}):
+        raise UsageError(f"--dataset {name}: {info.name} takes -subN only, not -{min(wrong)}")
+    if {"ilsvrcmean", "caffe"} <= suffixes.keys():
+        raise UsageError(f"--dataset {name}: -ilsvrcmean and -caffe exclude each other")
+    if suffixes.get("sub") == 0 and "sub" in suffixes:
+        raise UsageError(f"--dataset {name}: -sub0 leaves no training images; use -sub1 or more")
+    return info, suffixes
+
+
+def _check_root(info: DatasetInfo, data_root: str | os.PathLike | None) -> Path | None:
+    """The directory that holds the files: the given one or a known folder in it."""
+    if not info.needs_root:
+        if data_root is not None:
+            raise UsageError(
+                f"--data_root {data_root}: {info.name} has no files of its own; "
+                "leave it out, or name another data set with --dataset"
+            )
+        return None
+    expected = f"the directory with {', '.join(info.files) or 'the images'}"
+    if info.download:
+        expected += f" (from {info.download})"
+    if data_root is None:
+        raise UsageError(f"--data_root is missing: {info.name} needs {expected}")
+    root = Path(data_root)
+    if not os.path.isdir(root):
+        what = "is a file" if exists(root) else "does not exist"
+        raise UsageError(f"--data_root {root}: {what}; {info.name} needs {expected}")
+    missing = []
+    for candidate in (root / name for name in info.folders):
+        lacking = [file for file in info.files if not exists(candidate / file)]
+        if not lacking:
+            return candidate
+        missing.append((len(lacking), candidate / lacking[0]))
+    # Of the possible places name the one that comes nearest.
+    nearest = min(missing, key=lambda item: item[0])[1]
+    raise UsageError(f"--data_root {root}: {nearest} is missing; {info.name} needs {expected}")
+
+
+def _read_class_list(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise UsageError(f"--class_list {path}: {reason}") from None
+    ids = tuple(words[0] for line in lines if (words := line.split()))
+    if len(ids) < 2:
+        raise UsageError(f"--class_list {path}: expected at least two lines that begin with an id")
+    twice = [class_id for class_id, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise UsageError(f"--class_list {path}: class {twice[0]} is listed more than once")
+    return ids

@@ -1,0 +1,143 @@
+"""Batches for Keras: deterministic, made in parallel, bounded in memory."""
+
+import logging
+import threading
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import keras
+import numpy as np
+
+from datasets.pipeline import Pipeline
+
+logger = logging.getLogger(__name__)
+
+# Most that batches in the making and batches waiting may take; at 448 x 448 pixels and 96 images
+# per batch these are 11 batches. The rest of the memory is for the images being decoded.
+QUEUE_BYTES = 640 * 2**20
+
+
+class BatchSequence(keras.utils.PyDataset):
+    """The batches of one split, in the order of the current epoch.
+
+    A batch is `(images, labels)`: uint8 `(batch, side, side, 3)` and int32 `(batch,)`; the last
+    one may be smaller. It depends on the seed, the epoch and the batch's place only.
+
+    Threads of our own make the batches ahead, several at one batch. Keras' enqueuer would give a
+    whole batch to one thread, so that the first of every epoch takes as long as with one worker,
+    and waits a tenth of a second at the end of each epoch; it is off (`workers=1` in Keras' sense).
+    TensorFlow then takes a batch ahead itself, and some more while batches come in bursts.
+
+    Attributes:
+        epoch: Number of the epoch whose batches are given; Keras' `fit` advances it.
+        error: The first error a worker met. TensorFlow shows only its text, inside its own.
+        queue_size: Batches made ahead, after bounding their memory.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        batch_size: int,
+        *,
+        workers: int,
+        queue_size: int,
+        initial_epoch: int = 0,
+        label_keys: Sequence[str] | None = None,
+    ):
+        super().__init__(workers=1)
+        batch_bytes = batch_size * pipeline.image_size**2 * 3
+        self.queue_size = max(1, min(queue_size, QUEUE_BYTES // batch_bytes))
+        if self.queue_size < queue_size:
+            logger.info(
+                "queue of %d batches instead of %d: one takes %.0f MB, all of them at most %.0f MB",
+                self.queue_size,
+                queue_size,
+                batch_bytes / 1e6,
+                QUEUE_BYTES / 1e6,
+            )
+        self.epoch = initial_epoch
+        self.error: Exception | None = None
+        self._pipeline = pipeline
+        self._batch_size = batch_size
+        self._label_keys = label_keys
+        self._lock = threading.Lock()
+        self._first_batch = 0
+        self._begun = self._exhausted = False
+        # (epoch, batch) -> the batch's arrays and the tasks that fill them
+        self._ahead: dict[tuple[int, int], tuple[np.ndarray, np.ndarray, list[Future]]] = {}
+        self._executor = ThreadPoolExecutor(max(1, workers), "read")
+        weakref.finalize(self, self._executor.shutdown, wait=False, cancel_futures=True)
+
+    def start_at(self, epoch: int, batch: int) -> None:
+        """Leaves out the batches before this one; the epochs that follow are whole again."""
+        self.epoch, self._first_batch = epoch, batch
+
+    def __len__(self) -> int:
+        return -(-len(self._pipeline) // self._batch_size) - self._first_batch
+
+    def __getitem__(self, index: int):
+        if not 0 <= index < len(self):
+            raise IndexError(f"batch {index} of {len(self)}")
+        with self._lock:
+            epoch = self.epoch
+            self._exhausted = self._exhausted or index == len(self) - 1
+            index, stop = index + self._first_batch, len(self) + self._first_batch
+            wanted = [(epoch, i) for i in range(index, min(index + self.queue_size, stop))]
+            for key in self._ahead.keys() - set(wanted):
+                _cancel(self._ahead.pop(key))
+            for key in wanted:
+                if key not in self._ahead:
+                    self._ahead[key] = self._start(*key)
+            job = self._ahead.pop(wanted[0])
+        images, labels, tasks = job
+        try:
+            for task in tasks:
+                task.result()
+        except Exception as error:
+            with self._lock:
+                self.error = self.error or error
+                for other in (job, *self._ahead.values()):
+                    _cancel(other)
+                self._ahead.clear()
+            raise
+        if self._label_keys:
+            return images, dict.fromkeys(self._label_keys, labels)
+        return images, labels
+
+    def on_epoch_begin(self) -> None:
+        self._begun, self._exhausted = True, False
+
+    def on_epoch_end(self) -> None:
+        # Keras calls this before the first epoch too, and there, to see the shapes, fetches one
+        # or two batches; only an epoch that was begun and fetched to its end is over.
+        if self._begun and self._exhausted:
+            self.epoch += 1
+            self._first_batch = 0
+        self._begun = False
+
+    def _start(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray, list[Future]]:
+        pipeline, side = self._pipeline, self._pipeline.image_size
+        start = index * self._batch_size
+        samples = pipeline.order(epoch)[start : start + self._batch_size]
+        images = np.empty((len(samples), side, side, 3), np.uint8)
+        step = pipeline.images_per_task
+        tasks = [
+            self._executor.submit(
+                _fill, pipeline, images[i : i + step], samples[i : i + step], epoch, start + i
+            )
+            for i in range(0, len(samples), step)
+        ]
+        return images, pipeline.labels[samples], tasks
+
+
+def _fill(pipeline: Pipeline, *args) -> None:
+    # An interrupted program waits for the tasks it still has queued: make that quick.
+    if not threading.main_thread().is_alive():
+        raise RuntimeError("the program is ending")
+    pipeline.fill(*args)
+
+
+def _cancel(job: tuple[np.ndarray, np.ndarray, list[Future]]) -> None:
+    for task in job[2]:
+        task.cancel()
