@@ -1,0 +1,372 @@
+"""Class taxonomies: heights, depths, lowest common subsumers and what follows from them.
+
+Definitions (spec §5; Barz and Denzler, WACV 2019, arXiv 1809.09924):
+
+- The height of a node is the longest way down to a leaf (leaves have 0), its depth the longest way
+  from the root (the root has 1, as in Wu and Palmer's similarity).
+- The lowest common subsumer (LCS) of two nodes is the deepest node that is, or is above, both. In
+  a tree there is one; in a graph with several parents (WordNet) the first tie-breaker is the
+  smaller height, the second the order of the ids.
+- The dissimilarity of two classes is `height(lcs) / height(root)`.
+- A class that is an inner node acts as one more leaf right below that node ("a dog, breed not
+  known"): it has dissimilarity 0 to itself and `height(lcs) / height(root)` to all others.
+"""
+
+import hashlib
+import os
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+
+from utils import UserError, nearest_names
+
+ClassId = int | str
+
+# Larger than any path, and far enough from the type's limit to add one to it.
+_UNREACHABLE = np.int32(2**30)
+
+
+def sort_key(class_id: ClassId) -> tuple[bool, ClassId]:
+    """Orders ids when integers (classes) and strings (named inner nodes) occur together."""
+    return isinstance(class_id, str), class_id
+
+
+def listing(items: Iterable[Hashable], shown: int = 5) -> str:
+    """Some items for an error message: the first ones, then how many more there are."""
+    items = list(items)
+    more = f" and {len(items) - shown} more" if len(items) > shown else ""
+    return ", ".join(map(str, items[:shown])) + more
+
+
+class Hierarchy:
+    """A taxonomy: a tree, or an acyclic graph with one root, with edges from parent to child.
+
+    Attributes:
+        root: The root's id.
+        height: The root's height, in edges.
+        heights: The height of every node, by id.
+        depths: The depth of every node, by id; the root's is 1.
+        leaves: The ids of all leaves, sorted.
+        names: The name of every node, by id; the id as text where the file has no names.
+    """
+
+    def __init__(
+        self, edges: Iterable[tuple[ClassId, ClassId]], names: Mapping[ClassId, str] | None = None
+    ):
+        """Builds a taxonomy from `(parent, child)` pairs; an edge given twice counts once.
+
+        Raises:
+            UserError: There are no edges, several roots, or a cycle.
+        """
+        self._graph = nx.DiGraph()
+        self._graph.add_edges_from(edges)
+        self.root = self._find_root()
+        order = list(nx.topological_sort(self._graph))
+        self.depths: dict[ClassId, int] = {}
+        for node in order:
+            above = (self.depths[parent] for parent in self._graph.predecessors(node))
+            self.depths[node] = 1 + max(above, default=0)
+        self.heights: dict[ClassId, int] = {}
+        for node in reversed(order):
+            below = (self.heights[child] for child in self._graph.successors(node))
+            self.heights[node] = 1 + max(below, default=-1)
+        self.height = self.heights[self.root]
+        self.leaves = sorted((n for n, height in self.heights.items() if height == 0), key=sort_key)
+        self.names = {node: str(node) for node in self._graph} | dict(names or {})
+
+    def _find_root(self) -> ClassId:
+        if not self._graph:
+            raise UserError("an empty hierarchy: expected at least one parent and one child")
+        try:
+            cycle = nx.find_cycle(self._graph)
+        except nx.NetworkXNoCycle:
+            pass
+        else:
+            way = " → ".join(str(node) for node in [*(edge[0] for edge in cycle), cycle[0][0]])
+            raise UserError(f"the hierarchy has a cycle: {way}; a class cannot be above itself")
+        roots = sorted((n for n, parents in self._graph.in_degree if not parents), key=sort_key)
+        if len(roots) > 1:
+            raise UserError(
+                f"the hierarchy has {len(roots)} roots ({listing(roots)}), expected one; join "
+                "them below a common node, or swap the columns if they are `child parent` (--is_a)"
+            )
+        return roots[0]
+
+    def __contains__(self, node: ClassId) -> bool:
+        return node in self._graph
+
+    def __len__(self) -> int:
+        return len(self._graph)
+
+    @property
+    def is_tree(self) -> bool:
+        """Whether every node but the root has exactly one parent."""
+        return self._graph.number_of_edges() == len(self._graph) - 1
+
+    def children(self, node: ClassId) -> list[ClassId]:
+        """The nodes right below, in the order of the file."""
+        return list(self._graph.successors(node))
+
+    def digest(self) -> str:
+        """SHA-256 of the set of edges: the same for every file that describes this hierarchy."""
+        lines = sorted(f"{parent!r}\t{child!r}\n" for parent, child in self._graph.edges)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def lcs(self, first: ClassId, second: ClassId) -> ClassId:
+        """The lowest common subsumer of two nodes.
+
+        Raises:
+            UserError: One of them is not in the hierarchy.
+        """
+        self._check_known([first, second])
+        common = (nx.ancestors(self._graph, first) | {first}) & (
+            nx.ancestors(self._graph, second) | {second}
+        )
+        return min(common, key=self._from_lowest)
+
+    def lcs_heights(self, class_ids: Sequence[ClassId]) -> np.ndarray:
+        """Heights of the lowest common subsumers of all pairs, in edges; 0 on the diagonal.
+
+        Args:
+            class_ids: Classes, each once; their order is that of the rows and columns.
+
+        Returns:
+            int32 `(classes, classes)`, symmetric.
+
+        Raises:
+            UserError: A class is unknown or occurs twice.
+        """
+        nodes, _, lcs = self._pairwise(class_ids)
+        heights = np.array([self.heights[node] for node in nodes], np.int32)[lcs]
+        np.fill_diagonal(heights, 0)
+        return heights
+
+    def dissimilarity(self, class_ids: Sequence[ClassId]) -> np.ndarray:
+        """`height(lcs) / height(root)` of all pairs, 0 on the diagonal (spec §5).
+
+        Args:
+            class_ids: Classes, each once; their order is that of the rows and columns.
+
+        Returns:
+            float64 `(classes, classes)` in [0, 1], symmetric.
+
+        Raises:
+            UserError: A class is unknown or occurs twice.
+        """
+        if not len(class_ids):
+            raise UserError("no classes to compare")
+        return self.lcs_heights(class_ids) / self.height
+
+    def wu_palmer(self, class_ids: Sequence[ClassId]) -> np.ndarray:
+        """Wu and Palmer's similarity of all pairs, `2 d / (2 d + e₁ + e₂)`.
+
+        Here d is the depth of the LCS (the root's is 1) and e₁, e₂ the shortest ways from it down
+        to the two classes. Source: Wu and Palmer, ACL 1994; used by Barz and Denzler, WACV 2019.
+
+        Args:
+            class_ids: Classes, each once; their order is that of the rows and columns.
+
+        Returns:
+            float64 `(classes, classes)` in (0, 1], symmetric.
+
+        Raises:
+            UserError: A class is unknown or occurs twice.
+        """
+        nodes, distances, lcs = self._pairwise(class_ids)
+        steps = distances[lcs, np.arange(len(class_ids))[:, None]]
+        steps = steps + steps.T
+        twice_depth = np.array([2 * self.depths[node] for node in nodes], np.int32)[lcs]
+        return twice_depth / (twice_depth + steps)
+
+    def _from_lowest(self, node: ClassId) -> tuple:
+        return -self.depths[node], self.heights[node], sort_key(node)
+
+    def _check_known(self, class_ids: Iterable[ClassId]) -> None:
+        unknown = [class_id for class_id in class_ids if class_id not in self._graph]
+        if not unknown:
+            return
+        kinds = {type(leaf).__name__ for leaf in self.leaves}
+        if type(unknown[0]).__name__ not in kinds:
+            hint = f"its leaves are of type {'/'.join(sorted(kinds))}; mind --str_ids"
+        else:
+            hint = nearest_names(str(unknown[0]), list(map(str, self.leaves))[:1000])
+            hint = hint if hint.startswith("did") else "check the ids and their order per line"
+        raise UserError(f"not in the hierarchy: {listing(map(repr, unknown))}; {hint}")
+
+    def _pairwise(
+        self, class_ids: Sequence[ClassId]
+    ) -> tuple[list[ClassId], np.ndarray, np.ndarray]:
+        """The nodes above the classes, their distances, and the LCS of all pairs.
+
+        Returns:
+            The nodes; the fewest edges from each down to each class, int32 `(nodes, classes)`;
+            the LCS of each pair as an index into the nodes, int32 `(classes, classes)`.
+        """
+        self._check_known(class_ids)
+        wanted = set(class_ids)
+        if len(wanted) < len(class_ids):
+            seen: set[ClassId] = set()
+            twice = [c for c in class_ids if c in seen or seen.add(c)]
+            raise UserError(f"classes given twice: {listing(twice)}")
+
+        # In this order the classes below a node of a tree are one contiguous block.
+        ordered = [n for n in nx.dfs_preorder_nodes(self._graph, self.root) if n in wanted]
+        column = {class_id: index for index, class_id in enumerate(ordered)}
+
+        row: dict[ClassId, int] = {}
+        for node in reversed(list(nx.topological_sort(self._graph))):
+            if node in wanted or any(child in row for child in self._graph.successors(node)):
+                row[node] = len(row)
+        distances = np.full((len(row), len(ordered)), _UNREACHABLE, np.int32)
+        for node, index in row.items():
+            for child in self._graph.successors(node):
+                if child in row:
+                    np.minimum(distances[index], distances[row[child]] + 1, out=distances[index])
+            if node in wanted:
+                distances[index, column[node]] = 0
+
+        # Lower nodes overwrite the higher ones, so that the lowest common one remains.
+        lcs = np.empty((len(ordered), len(ordered)), np.int32)
+        for node in sorted(row, key=self._from_lowest, reverse=True):
+            below = np.flatnonzero(distances[row[node]] < _UNREACHABLE)
+            first, last = below[0], below[-1] + 1
+            if last - first == len(below):
+                lcs[first:last, first:last] = row[node]
+            else:
+                lcs[np.ix_(below, below)] = row[node]
+
+        asked = np.array([column[class_id] for class_id in class_ids])
+        return list(row), distances[:, asked], lcs[np.ix_(asked, asked)]
+
+
+def read_hierarchy(
+    path: str | os.PathLike, *, is_a: bool | None = False, str_ids: bool = False
+) -> Hierarchy:
+    """Reads a taxonomy from a file of pairs, or of one node per line indented below its parent.
+
+    Empty lines and lines that begin with `#` are skipped. A file in which a line is indented more
+    than the first one is an indented tree; its lines are `id: name`, or only a name, which then is
+    the id too. All other files have two ids per line, separated by white space.
+
+    Args:
+        path: The file, in UTF-8.
+        is_a: Pairs are `child parent` instead of `parent child`. `None` finds out by trying which
+            of the two has a single root.
+        str_ids: Ids are strings. Otherwise they are integers; names without an id stay strings.
+
+    Raises:
+        UserError: The file cannot be read or is no taxonomy; the message has file and line.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file in UTF-8") from None
+    lines = [
+        (number, line.rstrip())
+        for number, line in enumerate(text.splitlines(), start=1)
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
+    try:
+        indents = [len(line) - len(line.lstrip()) for _, line in lines]
+        if any(indent > indents[0] for indent in indents):
+            return Hierarchy(*_parse_tree(lines, str_ids))
+        pairs = _parse_pairs(lines, str_ids)
+        if is_a is None:
+            is_a = _looks_like_is_a(pairs)
+        return Hierarchy((b, a) for a, b in pairs) if is_a else Hierarchy(pairs)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def format_tree(hierarchy: Hierarchy) -> str:
+    """A tree in the indented form that `read_hierarchy` reads, four spaces per level.
+
+    Raises:
+        UserError: A node has several parents, which this form cannot express.
+    """
+    if not hierarchy.is_tree:
+        raise UserError("only a tree has an indented form; this hierarchy has shared children")
+    lines = []
+    stack = [hierarchy.root]
+    while stack:
+        node = stack.pop()
+        name = hierarchy.names[node]
+        label = name if name == node else f"{node}: {name}"
+        lines.append("    " * (hierarchy.depths[node] - 1) + label + "\n")
+        stack.extend(reversed(hierarchy.children(node)))
+    return "".join(lines)
+
+
+def _parse_id(text: str, number: int, str_ids: bool) -> ClassId:
+    if str_ids:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(
+            f"line {number}: the id {text!r} is not an integer; give --str_ids for string ids"
+        ) from None
+
+
+def _parse_pairs(lines: list[tuple[int, str]], str_ids: bool) -> list[tuple[ClassId, ClassId]]:
+    pairs = []
+    for number, line in lines:
+        tokens = line.split()
+        if len(tokens) != 2:
+            raise UserError(
+                f"line {number}: expected two ids separated by a space, found {line.strip()[:60]!r}"
+            )
+        first, second = (_parse_id(token, number, str_ids) for token in tokens)
+        pairs.append((first, second))
+    return pairs
+
+
+def _looks_like_is_a(pairs: list[tuple[ClassId, ClassId]]) -> bool:
+    firsts, seconds = {first for first, _ in pairs}, {second for _, second in pairs}
+    return len(firsts - seconds) != 1 and len(seconds - firsts) == 1
+
+
+def _parse_tree(
+    lines: list[tuple[int, str]], str_ids: bool
+) -> tuple[list[tuple[ClassId, ClassId]], dict[ClassId, str]]:
+    edges: list[tuple[ClassId, ClassId]] = []
+    names: dict[ClassId, str] = {}
+    first_line: dict[ClassId, int] = {}
+    open_nodes: list[tuple[int, ClassId]] = []  # the way from the root to the last line's node
+    for number, line in lines:
+        indent = len(line) - len(line.lstrip())
+        if line[:indent].strip(line[0]):
+            raise UserError(f"line {number}: indented by tabs and spaces; use only one of them")
+        head, colon, name = line.strip().partition(": ")
+        if colon and not any(c.isspace() for c in head):
+            node = _parse_id(head, number, str_ids)
+            name = name.strip()
+        else:
+            node = name = line.strip()
+        if node in first_line:
+            raise UserError(
+                f"line {number}: {node} is on line {first_line[node]} already; a node below "
+                "several parents needs a file of `parent child` lines"
+            )
+        first_line[node] = number
+        names[node] = name
+
+        last_indent = None
+        while open_nodes and open_nodes[-1][0] >= indent:
+            last_indent = open_nodes.pop()[0]
+        if last_indent not in (None, indent):
+            raise UserError(f"line {number}: indented unlike any line above that it could follow")
+        if open_nodes:
+            edges.append((open_nodes[-1][1], node))
+        elif number != lines[0][0]:
+            raise UserError(
+                f"line {number}: {node} is a second root beside {lines[0][1].strip()!r}; "
+                "indent all lines but the first"
+            )
+        open_nodes.append((indent, node))
+    return edges, names
