@@ -1,0 +1,139 @@
+"""Scores models that learn_classifier.py dumped, on a data set's test images.
+
+    python evaluate_classifier.py --model A.keras --model B.keras --dataset Flowers --data_root DIR
+
+prints one table; `--json FILE` writes the same numbers. With `--hierarchy` the table also says how
+bad the mistakes are.
+"""
+
+import argparse
+
+import numpy as np
+
+import architectures
+import datasets
+from training import arguments, parsers
+from utils import UsageError, UserError, run_script
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The checked command line."""
+    parser = parsers.Parser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--model",
+        action="append",
+        required=True,
+        metavar="M.keras",
+        help="a dumped model; may be given several times",
+    )
+    parser.add_argument(
+        "--batch_size",
+        type=parsers.number(int, least=1),
+        default=100,
+        metavar="N",
+        help="images at a time",
+    )
+    parser.add_argument("--json", metavar="FILE.json", help="also write the scores to this file")
+    parsers.add_top_k_argument(parser)
+    parsers.add_data_arguments(parser)
+    group = parser.add_argument_group("hierarchy")
+    group.add_argument(
+        "--hierarchy",
+        metavar="FILE",
+        help="class hierarchy: also report how far off the mistakes are, and for probabilities "
+        "the decisions of least risk (crm_…)",
+    )
+    parsers.add_hierarchy_format_arguments(group)
+    args = parser.parse_args()
+    for path in args.model:
+        arguments.check_input_file("--model", path, ".keras")
+    arguments.check_data_arguments(args)
+    arguments.check_output_file("--json", args.json, ".json")
+    if args.hierarchy:
+        arguments.check_input_file("--hierarchy", args.hierarchy)
+    return args
+
+
+def load_test_set(args: argparse.Namespace, path: str, model):
+    """The data set that a model is scored on, and its labels in the model's numbering.
+
+    Raises:
+        UsageError: The model cannot take the images, does not know their classes, or may have been
+            trained on some of them.
+    """
+    trained = model.info
+    if trained["test_fraction"] and args.test_fraction not in (None, trained["test_fraction"]):
+        raise UsageError(
+            f"--test_fraction {args.test_fraction:g}: {path} was trained with "
+            f"{trained['test_fraction']:g}; of another share it may know test images already"
+        )
+    options = arguments.loading_options(args)
+    options["image_size"] = args.image_size or trained["image_size"]
+    architectures.check_image_size(model.name, options["image_size"])
+    arguments.check_top_k(args.top_k_acc, len(model.class_names))
+    # With the seed of the training, a folder's test images are those drawn then.
+    dataset = datasets.load_dataset(
+        args.dataset, args.data_root, seed=trained["seed"], splits=("test",), **options
+    )
+    index = {class_id: i for i, class_id in enumerate(model.class_ids)}
+    classes = list(zip(dataset.class_ids, dataset.class_names, strict=True))
+    unknown = [
+        name
+        for class_id, name in classes
+        if class_id not in index or model.class_names[index[class_id]] != name
+    ]
+    if unknown:
+        raise UsageError(
+            f"--model {path}: knows {len(index)} classes of {trained['dataset']}, but not "
+            f"{len(unknown)} of the {len(classes)} of --dataset {args.dataset}: "
+            f"{', '.join(unknown[:5])}{', …' if len(unknown) > 5 else ''}"
+        )
+    numbers = np.array([index[class_id] for class_id, _ in classes])
+    return dataset, numbers[dataset.test.labels]
+
+
+def main() -> None:
+    args = parse_arguments()
+
+    import keras
+
+    import models
+    from embeddings.evaluation import hierarchical_scores
+    from embeddings.hierarchy import read_hierarchy
+    from training import evaluation, report
+
+    hierarchy = None
+    if args.hierarchy:
+        hierarchy = read_hierarchy(args.hierarchy, is_a=args.is_a, str_ids=args.str_ids)
+    rows = []
+    for path in args.model:
+        model = models.load_model(path)
+        dataset, labels = load_test_set(args, path, model)
+        if hierarchy:
+            ids = [str(i) for i in model.class_ids] if args.str_ids else model.class_ids
+            try:
+                dissimilarity = hierarchy.dissimilarity(ids)
+            except UserError as error:
+                raise UserError(f"--hierarchy {args.hierarchy}: {error}") from None
+        batches = dataset.test_batches(args.batch_size, **arguments.reading_options(args))
+        with datasets.reading_errors(batches):
+            result = evaluation.evaluate(model, batches, labels, top_k=args.top_k_acc)
+        scores = result.scores
+        if hierarchy:
+            scores |= hierarchical_scores(
+                result.class_scores,
+                labels,
+                dissimilarity,
+                hierarchy.height,
+                probabilities="prob" in model.output_names,
+            )
+        rows.append({"model": path, "image_size": dataset.image_size, **scores})
+        del model
+        keras.backend.clear_session(free_memory=True)
+    print(report.table(rows))
+    if args.json:
+        report.write_json(args.json, {"dataset": args.dataset, "models": rows})
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,192 @@
+"""Trains an image classifier from scratch: the experiment, readable from top to bottom.
+
+    python learn_classifier.py --dataset CIFAR-100 --data_root DIR --embedding onehot \\
+        --architecture resnet-110-wfc --sgdr_max_lr 0.1
+
+prints a line per epoch, and at the end the final scores and the `Average Accuracy`. README.md has
+the published commands, `--help` every flag.
+"""
+
+import sys
+from argparse import Namespace
+
+import datasets
+import embeddings
+import sgdr
+from training import arguments, parsers, signals, snapshots
+from utils import run_script
+
+
+def build_classifier(args: Namespace, dataset):
+    """The network of a run, compiled with its losses, accuracies and optimiser.
+
+    Args:
+        args: Resolved arguments.
+        dataset: The data set to train on.
+    """
+    import models
+    from training import losses
+
+    head = {}
+    if args.embedding:
+        kind = losses.EMBEDDING_LOSSES[args.loss]
+        head = {
+            "class_embeddings": embeddings.class_embeddings(
+                args.embedding, dataset.class_ids, dataset.class_names
+            ),
+            "embedding_output": kind.output,
+            "embedding_metric": kind.metric,
+            "classifier_branch": bool(args.cls_weight),
+            "classifier_base": args.cls_base,
+        }
+    model = models.build_model(
+        args.architecture,
+        dataset.class_names,
+        class_ids=dataset.class_ids,
+        **head,
+        weight_decay=args.weight_decay,
+        mean=dataset.mean,
+        std=dataset.std,
+        std_epsilon=dataset.std_epsilon,
+        channel_order=dataset.channel_order,
+        # What evaluation needs to know months later.
+        info={
+            "dataset": args.dataset,
+            "image_size": args.image_size,
+            "test_resize": dataset.spec.test_resize,
+            "seed": args.seed,
+            "test_fraction": args.test_fraction,
+            "loss": args.loss or "cross_entropy",
+            "cls_weight": args.cls_weight,
+            "label_smoothing": args.label_smoothing,
+        },
+    )
+    losses.compile_model(args, model)
+    return model
+
+
+def check_images(args: Namespace) -> int:
+    """Decodes every image of the data set and lists the bad ones; the exit status, 1 if any."""
+    options = arguments.loading_options(args) | {"check_files": False}
+    dataset = datasets.load_dataset(args.dataset, args.data_root, seed=args.seed, **options)
+    bad = dataset.check_images()
+    total = len(dataset.train) + len(dataset.test)
+    print("\n".join([*bad, f"{dataset.name}: {len(bad)} of {total} images cannot be read"]))
+    return 1 if bad else 0
+
+
+def main() -> int | None:
+    # ---------------------------------------------------------------- arguments
+    # Checked before anything is loaded: importing Keras and its backend takes seconds.
+    args = arguments.check_training_arguments(parsers.training_parser().parse_args())
+    if args.check_data:
+        return check_images(args)
+    loaded = arguments.load_snapshot(args)
+    stop = signals.StopSignals()
+    stop.install()
+
+    import keras
+
+    import models
+    from training import accumulation, callbacks, evaluation, finetuning, report, resuming
+
+    keras.utils.set_random_seed(args.seed)
+    if args.deterministic:
+        resuming.make_deterministic()
+    keras.config.set_dtype_policy(args.precision)
+
+    # ---------------------------------------------------------------- data
+    dataset = datasets.load_dataset(
+        args.dataset, args.data_root, seed=args.seed, **arguments.loading_options(args)
+    )
+    args.cache = dataset.cache  # of `auto`, what it came to
+    arguments.check_top_k(args.top_k_acc, len(dataset.class_names))
+    reading = {
+        **arguments.reading_options(args),
+        "label_keys": ("embedding", "prob") if args.cls_weight else None,
+    }
+    train_batches = dataset.train_batches(args.batch_size, seed=args.seed, **reading)
+    test_batches = dataset.test_batches(args.val_batch_size, **reading)
+    images_per_epoch = len(dataset.train) * dataset.train_repeats
+    if args.accumulate_steps > 1:
+        train_batches = accumulation.SplitBatches(
+            train_batches, images_per_epoch, args.batch_size, args.accumulate_steps
+        )
+
+    # ---------------------------------------------------------------- model
+    model = build_classifier(args, dataset)
+    print(
+        f"{dataset.name}: {len(dataset.train)} training images, {images_per_epoch} per epoch, "
+        f"{len(dataset.test)} test images, {len(dataset.class_names)} classes\n"
+        f"{args.architecture}: {report.count_parameters(model)['trainable']:,} trainable "
+        f"parameters, on {report.describe_device()}",
+        flush=True,
+    )
+
+    # ---------------------------------------------------------------- fit
+    show_bar = sys.stdout.isatty() and not args.no_progress
+    history = callbacks.EpochReport(
+        images_per_epoch, args.epochs, args.log_dir, print_line=not show_bar
+    )
+    schedule = sgdr.with_decay(sgdr.make_schedule(args), args.max_decay, args.epochs)
+    watched = [
+        *callbacks.learning_rate(schedule, len(train_batches), args),
+        callbacks.StopOnDivergence(),
+        history,
+    ]
+    if args.snapshot_best:
+        watched.append(resuming.BestModel(f"{args.snapshot}.best.keras", args.snapshot_best))
+    keeping = {"stop": stop, "data": resuming.describe_data(dataset, model)}
+    seconds = 0.0
+    with datasets.reading_errors(train_batches, test_batches):
+        with stop.deferred():
+            if args.finetune and not (loaded and loaded.snapshot.phase == snapshots.ALL_LAYERS):
+                batches = (train_batches, test_batches)
+                seconds = finetuning.train_new_layers(
+                    args, model, batches, images_per_epoch, loaded, show_bar, **keeping
+                )
+                loaded = None
+            progress = resuming.Snapshots(
+                args,
+                watched,
+                steps_per_epoch=len(train_batches),
+                loaded=loaded,
+                seconds_before=seconds,
+                **keeping,
+            )
+            if loaded:
+                resuming.restore(model, loaded, progress.data, args.snapshot)
+            resuming.fit(
+                model,
+                train_batches,
+                test_batches,
+                epochs=args.epochs,
+                progress=progress,
+                verbose=int(show_bar),
+            )
+
+        # ------------------------------------------------------------ evaluate
+        result = evaluation.evaluate(
+            model,
+            test_batches,
+            dataset.test.labels,
+            top_k=args.top_k_acc,
+            features=bool(args.feature_dump),
+        )
+    best = history.best_epoch(arguments.accuracy_name(args))
+    print(report.final_lines(result.scores, best))
+
+    # ---------------------------------------------------------------- dump
+    if args.model_dump:
+        models.save_model(model, args.model_dump)
+    if args.weight_dump:
+        models.save_weights(model, args.weight_dump)
+    if args.feature_dump:
+        report.write_features(args.feature_dump, result, dataset)
+    if args.log_dir:
+        report.write_result(args, model, dataset, result.scores, best, progress.seconds)
+    return None
+
+
+if __name__ == "__main__":
+    run_script(main)

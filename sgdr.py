@@ -1,0 +1,173 @@
+"""Learning-rate schedules as pure functions of the epoch (`training.callbacks` applies them).
+
+Warm restarts: Loshchilov & Hutter, *SGDR: Stochastic Gradient Descent with Warm Restarts*, ICLR
+2017 (arXiv 1608.03983). Cyclical rates: Smith, *Cyclical Learning Rates for Training Neural
+Networks*, WACV 2017 (arXiv 1506.01186). Epochs and steps count from 0 throughout.
+"""
+
+import math
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from utils import UsageError
+
+SCHEDULES = ("SGDR", "SGD", "CLR", "ResNet-Schedule")
+
+SGDR_MIN_RATE = 1e-6
+SGDR_CYCLES = 5
+CLR_LEGS = 20  # 240 epochs with legs of 12
+
+
+def sgdr_rate(epoch: int, max_rate: float, base_len: int = 12, mul: int = 2) -> float:
+    """Cosine annealing with warm restarts, constant within an epoch.
+
+    The first epoch of a cycle runs at the maximum, the next ones already one step further down
+    the cosine than their index, so that the last epoch of a cycle runs at the minimum of 1e-6.
+
+    Args:
+        epoch: Index of the epoch.
+        max_rate: The rate after each restart.
+        base_len: Epochs of the first cycle.
+        mul: Factor between the lengths of consecutive cycles.
+    """
+    length, index = base_len, epoch
+    while index >= length:
+        index -= length
+        length *= mul
+    if index == 0:
+        return max_rate
+    cosine = math.cos(math.pi * (index + 1) / length)
+    return SGDR_MIN_RATE + 0.5 * (max_rate - SGDR_MIN_RATE) * (1 + cosine)
+
+
+def sgdr_epochs(base_len: int = 12, mul: int = 2, cycles: int = SGDR_CYCLES) -> int:
+    """Epochs of whole cycles: 12 + 24 + 48 + 96 + 192 = 372 by default."""
+    return sum(base_len * mul**cycle for cycle in range(cycles))
+
+
+def resnet_rate(epoch: int) -> float:
+    """The CIFAR schedule of He et al., 164 epochs with one epoch of warm-up."""
+    if epoch < 1:
+        return 0.01
+    if epoch < 80:
+        return 0.1
+    return 0.01 if epoch < 120 else 0.001
+
+
+def triangular_rate(position: float, leg: float, min_rate: float, max_rate: float) -> float:
+    """A rate that climbs from minimum to maximum and back.
+
+    Args:
+        position: Time since the start, in epochs (with fractions).
+        leg: Length of the climb, in epochs; the way back takes as long.
+        min_rate: The rate at position 0.
+        max_rate: The rate at position `leg`.
+    """
+    distance = abs(position / leg % 2 - 1)
+    return min_rate + (max_rate - min_rate) * (1 - distance)
+
+
+def parse_steps(text: str) -> tuple[list[tuple[int, float]], int]:
+    """Reads `--sgd_schedule`, as in `1:0.1,31:0.01,41:0.001,50`.
+
+    Returns:
+        The pairs (epoch's index, rate from there on), the first at 0, and the number of epochs.
+        The text counts epochs from 1.
+
+    Raises:
+        UsageError: The text is not of that form.
+    """
+    *points, last = text.split(",")
+    try:
+        steps = []
+        for point in points:
+            epoch, rate = point.split(":")
+            steps.append((int(epoch) - 1, float(rate)))
+        epochs = int(last)
+    except ValueError:
+        raise UsageError(
+            f"--sgd_schedule {text}: expected FIRST_EPOCH:RATE,…,LAST_EPOCH, "
+            "as in 1:0.1,31:0.01,41:0.001,50"
+        ) from None
+    starts = [start for start, _ in steps]
+    if not steps or starts[0] != 0 or starts != sorted(set(starts)) or starts[-1] >= epochs:
+        raise UsageError(
+            f"--sgd_schedule {text}: the epochs must start at 1 and ascend up to the last one"
+        )
+    if not all(math.isfinite(rate) and rate >= 0 for _, rate in steps):
+        raise UsageError(f"--sgd_schedule {text}: learning rates must be finite and not negative")
+    return steps, epochs
+
+
+def step_rate(epoch: int, steps: Sequence[tuple[int, float]]) -> float:
+    """The rate of the last of `steps` (epoch's index, rate) that has begun."""
+    return next(rate for start, rate in reversed(steps) if epoch >= start)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A learning-rate schedule with its parameters.
+
+    Attributes:
+        name: One of `SCHEDULES`.
+        epochs: The number of epochs where `--epochs` does not say.
+        rate: The rate by the position in the training: epochs since the start, with fractions
+            within an epoch.
+        within_epoch: Whether the rate changes from step to step, not only between epochs.
+        follows_loss: Whether the rate also falls when the validation loss stagnates.
+    """
+
+    name: str
+    epochs: int
+    rate: Callable[[float], float]
+    within_epoch: bool = False
+    follows_loss: bool = False
+
+
+def make_schedule(args: Namespace) -> Schedule:
+    """The schedule that resolved arguments ask for: `lr_schedule` and those it has of its own."""
+    match args.lr_schedule:
+        case "SGDR":
+            return Schedule(
+                "SGDR",
+                sgdr_epochs(args.sgdr_base_len, args.sgdr_mul),
+                lambda position: sgdr_rate(
+                    int(position), args.sgdr_max_lr, args.sgdr_base_len, args.sgdr_mul
+                ),
+            )
+        case "CLR":
+            return Schedule(
+                "CLR",
+                CLR_LEGS * args.clr_step_len,
+                lambda position: triangular_rate(
+                    position, args.clr_step_len, args.clr_min_lr, args.clr_max_lr
+                ),
+                within_epoch=True,
+            )
+        case "ResNet-Schedule":
+            return Schedule("ResNet-Schedule", 164, lambda position: resnet_rate(int(position)))
+        case "SGD" if args.sgd_schedule:
+            steps, epochs = parse_steps(args.sgd_schedule)
+            return Schedule("SGD", epochs, lambda position: step_rate(int(position), steps))
+        case "SGD":
+            return Schedule("SGD", 200, lambda position: args.sgd_lr, follows_loss=True)
+    raise ValueError(f"unknown schedule {args.lr_schedule!r}")
+
+
+def with_decay(schedule: Schedule, max_decay: float, epochs: int) -> Schedule:
+    """Multiplies a schedule by a 1/t decay per step that ends at `max_decay`.
+
+    Args:
+        schedule: The schedule.
+        max_decay: The factor after the last epoch, in (0, 1], or 0 for no decay (`--max_decay`).
+        epochs: Epochs of the whole training.
+    """
+    if not max_decay:
+        return schedule
+    slope = (1 / max_decay - 1) / epochs
+    return replace(
+        schedule,
+        rate=lambda position: schedule.rate(position) / (1 + slope * position),
+        within_epoch=True,
+    )

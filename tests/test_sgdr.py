@@ -1,0 +1,97 @@
+import csv
+import math
+from pathlib import Path
+
+import pytest
+
+import sgdr
+from training import parsers
+from utils import UsageError
+
+TABLE = Path(__file__).parents[2] / "shared" / "reference" / "sgdr_lr_0.5.csv"
+
+
+def schedule(flags: str) -> sgdr.Schedule:
+    return sgdr.make_schedule(parsers.training_parser().parse_args(flags.split()))
+
+
+@pytest.mark.skipif(not TABLE.exists(), reason="the reference table is not here")
+def test_sgdr_equals_the_reference_table():
+    with TABLE.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    wanted = schedule("--sgdr_max_lr 0.5")
+    assert wanted.epochs == len(rows) == 372
+    for row in rows:
+        assert wanted.rate(int(row["epoch"])) == pytest.approx(float(row["lr"]), rel=1e-9)
+
+
+def test_sgdr_cycles():
+    wanted = schedule("--sgdr_max_lr 0.5")
+    restarts = [epoch for epoch in range(372) if wanted.rate(epoch) == 0.5]
+    assert restarts == [0, 12, 36, 84, 180]
+    lasts = [epoch for epoch in range(372) if math.isclose(wanted.rate(epoch), 1e-6)]
+    assert lasts == [11, 35, 83, 179, 371]
+    assert wanted.rate(1) == pytest.approx(1e-6 + 0.5 * (0.5 - 1e-6) * (1 + math.cos(math.pi / 6)))
+
+
+def test_sgdr_parameters():
+    wanted = schedule("--sgdr_base_len 3 --sgdr_mul 1 --sgdr_max_lr 2")
+    assert wanted.epochs == 15
+    assert [epoch for epoch in range(15) if wanted.rate(epoch) == 2] == [0, 3, 6, 9, 12]
+    assert schedule("--sgdr_base_len 5 --sgdr_mul 3").epochs == 5 * (1 + 3 + 9 + 27 + 81)
+
+
+def test_a_rate_is_constant_within_an_epoch():
+    wanted = schedule("")
+    assert wanted.rate(7.0) == wanted.rate(7.99) != wanted.rate(8.0)
+    assert not wanted.within_epoch
+
+
+def test_steps():
+    wanted = schedule("--lr_schedule sgd --sgd_schedule 1:0.1,31:0.01,41:0.001,50")
+    assert wanted.epochs == 50
+    assert not wanted.follows_loss
+    rates = [wanted.rate(epoch) for epoch in range(50)]
+    assert rates == [0.1] * 30 + [0.01] * 10 + [0.001] * 10
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "50", "1:0.1", "2:0.1,50", "1:0.1,1:0.01,50", "1:x,50", "1:0.1,60:0.01,50", "1:-1,9"],
+)
+def test_bad_steps_are_named(text):
+    with pytest.raises(UsageError, match="--sgd_schedule"):
+        sgdr.parse_steps(text)
+
+
+def test_plateau():
+    wanted = schedule("--lr_schedule SGD --sgd_lr 0.3")
+    assert wanted.follows_loss
+    assert wanted.epochs == 200
+    assert wanted.rate(0) == wanted.rate(199) == 0.3
+
+
+def test_triangular():
+    wanted = schedule("--lr_schedule CLR")
+    assert wanted.epochs == 240
+    assert wanted.within_epoch
+    assert wanted.rate(0) == wanted.rate(24) == pytest.approx(1e-5)
+    assert wanted.rate(12) == wanted.rate(36) == pytest.approx(0.1)
+    assert wanted.rate(6) == wanted.rate(18) == pytest.approx((0.1 + 1e-5) / 2)
+
+
+def test_resnet_schedule():
+    wanted = schedule("--lr_schedule resnet-schedule")
+    rates = [wanted.rate(epoch) for epoch in range(wanted.epochs)]
+    assert rates == [0.01] + [0.1] * 79 + [0.01] * 40 + [0.001] * 44
+
+
+def test_decay_ends_at_the_given_factor():
+    plain = schedule("--lr_schedule SGD --sgd_lr 0.4")
+    decayed = sgdr.with_decay(plain, 0.1, epochs=20)
+    assert decayed.within_epoch
+    assert decayed.rate(0) == 0.4
+    assert decayed.rate(20) == pytest.approx(0.04)
+    # 1/t: the reciprocal is linear in time.
+    assert 1 / decayed.rate(10) == pytest.approx((1 / 0.4 + 1 / 0.04) / 2)
+    assert sgdr.with_decay(plain, 0.0, epochs=20) is plain

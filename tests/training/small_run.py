@@ -1,0 +1,137 @@
+"""A training on digits that takes a second, started as `learn_classifier.py` starts it."""
+
+import os
+import signal
+
+import keras
+import numpy as np
+
+import datasets
+import models
+import sgdr
+from training import accumulation, arguments, callbacks, losses, parsers, resuming, signals
+
+TIMES = ("seconds", "images_per_second")
+
+
+class Killed(Exception):
+    """Stands for SIGKILL: of the program nothing runs after it."""
+
+
+class At(keras.callbacks.Callback):
+    """Kills the run, or sends it a signal, before a step of the training or of the evaluation."""
+
+    def __init__(self, epoch, step, *, in_evaluation=False, signal=None):
+        super().__init__()
+        self.place = (epoch, step, in_evaluation)
+        self.signal = signal
+        self.steps = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.steps.append((self.epoch, batch))
+        self._check(batch, False)
+
+    def on_test_batch_begin(self, batch, logs=None):
+        self._check(batch, True)
+
+    def _check(self, batch, in_evaluation):
+        if (self.epoch, batch, in_evaluation) == self.place:
+            if self.signal is None:
+                raise Killed
+            os.kill(os.getpid(), self.signal)
+
+
+def small_model(args):
+    """A network that compiles in a second: convolution, batch normalisation, softmax or both."""
+    images = keras.Input((8, 8, 3), name="image")
+    x = models.Standardize((127,) * 3, (60,) * 3, name="standardize")(images)
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="conv")(x)
+    x = models.BatchNormalization(name="bn")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    names = [str(i) for i in range(10)]
+    info = {"loss": "cross_entropy", "cls_weight": args.cls_weight, "label_smoothing": 0}
+    if args.embedding:
+        info["loss"] = "inv_corr"
+        x = keras.layers.Dense(10, name="embedding")(x)
+        head = models.EmbeddingOutput(10, name="head")
+        x = head(x)
+        head.class_embeddings.assign(np.eye(10))
+    outputs = {"embedding": x} if args.embedding else {}
+    if args.cls_weight or not args.embedding:
+        outputs["prob"] = keras.layers.Dense(10, activation="softmax", name="prob")(x)
+    if len(outputs) == 1:
+        [outputs] = outputs.values()
+    return models.ImageClassifier(images, outputs, class_names=names, info=info)
+
+
+class Run:
+    """One start of a program that trains on digits, as `learn_classifier.py` does it."""
+
+    def __init__(self, flags, interruption=None):
+        args = parsers.training_parser().parse_args(
+            ["--dataset", "digits-sub3", "--batch_size", "100", "--read_workers", "1", *flags]
+        )
+        self.args = args = arguments.check_training_arguments(args)
+        self.loaded = arguments.load_snapshot(args)
+        keras.utils.set_random_seed(args.seed)
+        dataset = datasets.load_dataset(args.dataset, seed=args.seed)
+        keys = ("embedding", "prob") if args.cls_weight else None
+        train = dataset.train_batches(100, seed=args.seed, workers=1, label_keys=keys)
+        test = dataset.test_batches(200, workers=1, label_keys=keys)
+        if args.accumulate_steps > 1:
+            train = accumulation.SplitBatches(train, 990, 100, args.accumulate_steps)
+        self.model = small_model(args)
+        losses.compile_model(args, self.model)
+        self.history = callbacks.EpochReport(990, args.epochs, args.log_dir, print_line=False)
+        schedule = sgdr.with_decay(sgdr.make_schedule(args), args.max_decay, args.epochs)
+        self.stop = signals.StopSignals()
+        watched = [
+            *callbacks.learning_rate(schedule, len(train), args),
+            callbacks.StopOnDivergence(),
+            self.history,
+        ]
+        if args.snapshot_best:
+            path = f"{args.snapshot}.best.keras"
+            watched.append(resuming.BestModel(path, args.snapshot_best))
+        if interruption:
+            interruption.history = self.history
+            watched.insert(0, interruption)
+        self.progress = resuming.Snapshots(
+            args,
+            watched,
+            self.stop,
+            resuming.describe_data(dataset, self.model),
+            len(train),
+            self.loaded,
+        )
+        if self.loaded:
+            resuming.restore(self.model, self.loaded, self.progress.data, args.snapshot)
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        self.stop.install()
+        try:
+            with self.stop.deferred():
+                resuming.fit(self.model, train, test, epochs=args.epochs, progress=self.progress)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    @property
+    def variables(self):
+        return [
+            keras.ops.convert_to_numpy(v)
+            for v in [*self.model.variables, *self.model.optimizer.variables]
+        ]
+
+    @property
+    def rows(self):
+        return [{k: v for k, v in row.items() if k not in TIMES} for row in self.history.rows]
+
+
+def assert_same(run, other):
+    """Weights, optimiser and history are equal to the last bit."""
+    assert run.rows == other.rows
+    for array, expected in zip(run.variables, other.variables, strict=True):
+        np.testing.assert_array_equal(array, expected)

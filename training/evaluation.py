@@ -1,0 +1,103 @@
+"""Scores of a classifier on a test set, from one pass over its images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+
+from training.losses import output_losses
+
+_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a pass over the test images gave.
+
+    Attributes:
+        scores: Losses and accuracies by name: `loss` (with the regularisation, as Keras logs it),
+            `acc`, `average_acc` (mean over the classes that have test images), `top<k>_acc`, and
+            with two outputs the loss and accuracy of each.
+        class_scores: (images, classes), the greatest is the prediction.
+        labels: (images,) class indices.
+        features: (images, dimensions): the embedding, or a classifier's pooled features.
+    """
+
+    scores: dict[str, float]
+    class_scores: np.ndarray
+    labels: np.ndarray
+    features: np.ndarray | None
+
+
+def accuracy(class_scores: np.ndarray, labels: np.ndarray) -> float:
+    """The share of rows of (images, classes) whose first maximum is at the label, in [0, 1]."""
+    return float(np.mean(np.argmax(class_scores, axis=1) == labels))
+
+
+def top_k_accuracy(class_scores: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """The share of rows of (images, classes) where fewer than k classes beat the label's."""
+    own = np.take_along_axis(class_scores, labels[:, None], axis=1)
+    return float(np.mean(np.sum(class_scores > own, axis=1) < k))
+
+
+def average_accuracy(class_scores: np.ndarray, labels: np.ndarray) -> float:
+    """The mean of the classes' accuracies; classes without test images do not count."""
+    hits = np.argmax(class_scores, axis=1) == labels
+    images = np.bincount(labels)
+    return float(np.mean(np.bincount(labels, hits)[images > 0] / images[images > 0]))
+
+
+def evaluate(
+    model, batches, labels: np.ndarray, *, top_k: Sequence[int] = (), features: bool = False
+) -> Evaluation:
+    """Scores an `ImageClassifier` on a test set.
+
+    Args:
+        model: The classifier.
+        batches: The test images as a `PyDataset`, in the order of the labels.
+        labels: (images,) class indices.
+        top_k: Further accuracies among the k best.
+        features: Whether a classifier without an embedding also gives its pooled features.
+    """
+    outputs = _predict(model, batches, pooled=features and model.class_embeddings is None)
+    regularisation = sum(float(ops.convert_to_numpy(loss)) for loss in model.losses)
+    class_scores = ops.convert_to_numpy(model.class_scores(outputs))
+    scores = {
+        "loss": regularisation,
+        "acc": accuracy(class_scores, labels),
+        "average_acc": average_accuracy(class_scores, labels),
+        **{f"top{k}_acc": top_k_accuracy(class_scores, labels, k) for k in top_k},
+    }
+    losses = output_losses(model)
+    for name, (loss, weight) in losses.items():
+        value = _mean_loss(loss, labels, outputs[name])
+        scores["loss"] += weight * value
+        if len(losses) > 1:
+            scores[f"{name}_loss"] = value
+            scores[f"{name}_acc"] = accuracy(
+                ops.convert_to_numpy(model.class_scores({name: outputs[name]})), labels
+            )
+    return Evaluation(
+        scores, class_scores, labels, outputs.get("embedding", outputs.get("features"))
+    )
+
+
+def _predict(model, batches, pooled):
+    """The model's outputs as a dictionary of arrays, with the pooled features if asked for."""
+    if pooled:
+        model = keras.Model(
+            model.inputs, {"prob": model.output, "features": model.get_layer("avg_pool").output}
+        )
+        return model.predict(batches, verbose=0)
+    return model.named_outputs(model.predict(batches, verbose=0))
+
+
+def _mean_loss(loss, labels, outputs):
+    chunks = range(0, len(labels), _CHUNK)  # a data set's targets at once can be gigabytes
+    values = [
+        ops.convert_to_numpy(loss.call(labels[i : i + _CHUNK], outputs[i : i + _CHUNK]))
+        for i in chunks
+    ]
+    return float(np.mean(np.concatenate(values), dtype="float64"))

@@ -1,0 +1,436 @@
+"""Training that can be interrupted anywhere and goes on where it was."""
+
+import logging
+import math
+import os
+import shlex
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+import models
+from training import callbacks, report, snapshots
+from training.signals import StopSignals
+from training.snapshots import Snapshot
+from utils import UserError
+
+logger = logging.getLogger(__name__)
+
+
+class BestModel(keras.callbacks.Callback):
+    """Keeps the model of the epoch that is best by one metric, as a `.keras` file.
+
+    Args:
+        path: The file.
+        metric: A column of `history.csv`; losses are better when smaller, accuracies when greater.
+    """
+
+    def __init__(self, path: str, metric: str):
+        super().__init__()
+        self.path = path
+        self.metric = metric
+        self.best: dict[str, float] = {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        value = callbacks.epoch_scores(logs)[self.metric]
+        best = self.best.get(self.metric)
+        better = best is None or (value < best if self.metric.endswith("loss") else value > best)
+        if not better:
+            return
+        try:
+            models.save_model(self.model, self.path)
+        except OSError as error:
+            logger.warning(
+                "warning: %s: not written (%s); the one before stays, and the next better epoch "
+                "tries again",
+                self.path,
+                error.strerror or error,
+            )
+            return
+        self.best = {self.metric: value}
+
+
+# What callbacks have to remember, by their class.
+_REMEMBERED = {
+    keras.callbacks.ReduceLROnPlateau: ("best", "wait", "cooldown_counter"),
+    callbacks.LearningRate: ("plateau_factor",),
+    BestModel: ("best",),
+    callbacks.EpochReport: ("rows", "seconds_in_epoch"),
+}
+
+# The rate that a schedule takes from the command line.
+_RATE_FLAGS = {"SGDR": "sgdr_max_lr", "SGD": "sgd_lr", "CLR": "clr_max_lr"}
+
+
+def make_deterministic() -> None:
+    """Chooses operations that give the same in every run; call it before the first of them."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    elif keras.backend.backend() == "jax":
+        # Read when the first device is used. On CPUs JAX is deterministic as it is.
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+
+
+def describe_data(dataset, model) -> dict[str, Any]:
+    """What has to be the same for a training to go on: images, classes and their embeddings.
+
+    Args:
+        dataset: The data set.
+        model: The network, before a snapshot's weights replace the class embeddings.
+    """
+    embeddings = model.class_embeddings
+    return {
+        "training images": len(dataset.train) * dataset.train_repeats,
+        "test images": len(dataset.test),
+        "labels": snapshots.fingerprint([dataset.train.labels, dataset.test.labels]),
+        "classes": snapshots.fingerprint([dataset.class_ids, dataset.class_names]),
+        "mean and std": snapshots.fingerprint([dataset.mean, dataset.std]),
+        "class embeddings": snapshots.fingerprint([] if embeddings is None else [embeddings]),
+        **{f"versions {name}": version for name, version in report.versions().items()},
+    }
+
+
+def _variables(model) -> dict[str, Any]:
+    # By their order: the names of optimisers depend on how many there were before.
+    groups = {"model": model.variables, "optimizer": model.optimizer.variables}
+    return {
+        f"{group}.{i}": variable
+        for group, variables in groups.items()
+        for i, variable in enumerate(variables)
+    }
+
+
+def _arrays(variables: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {name: ops.convert_to_numpy(variable) for name, variable in variables.items()}
+
+
+def _assign(variables: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+    if shapes != {name: array.shape for name, array in arrays.items()}:
+        raise UserError(
+            "the snapshot holds other variables than this version's network and optimiser have; "
+            "give another --snapshot to begin anew"
+        )
+    for name, variable in variables.items():
+        variable.assign(arrays[name])
+
+
+def restore(model: keras.Model, loaded: snapshots.Loaded, data: dict[str, Any], path: str) -> None:
+    """Puts a compiled model and its optimiser into a snapshot's state, and says so.
+
+    Raises:
+        UserError: The snapshot is of other data, or of another version's network.
+    """
+    snapshot = loaded.snapshot
+    snapshots.check_data(snapshot, data, path)
+    print(f"resuming from {path}, {snapshot.place}", flush=True)
+    model.optimizer.build(model.trainable_variables)
+    arrays = {k: v for k, v in snapshot.arrays.items() if not k.startswith("metric.")}
+    _assign(_variables(model), arrays)
+
+
+class Snapshots(keras.callbacks.Callback):
+    """Writes snapshots and ends the run on a signal; has to be the last callback.
+
+    Args:
+        args: The resolved arguments.
+        watched: The other callbacks, whose state is kept and restored.
+        stop: The signals.
+        data: As `describe_data` made it.
+        steps_per_epoch: Steps of an epoch.
+        loaded: What the run continues, or `None`.
+        phase: What is trained (`Snapshot.phase`).
+        new_layers: The layers that fine-tuning found no weights for.
+        seconds_before: Time of what was trained before this, where nothing is continued.
+    """
+
+    def __init__(
+        self,
+        args: Namespace,
+        watched: list[keras.callbacks.Callback],
+        stop: StopSignals,
+        data: dict[str, Any],
+        steps_per_epoch: int,
+        loaded: snapshots.Loaded | None,
+        *,
+        phase: str = snapshots.ALL_LAYERS,
+        new_layers: Sequence[str] = (),
+        seconds_before: float = 0.0,
+    ):
+        super().__init__()
+        self.args = args
+        self.watched = watched
+        self.stop = stop
+        self.data = data
+        self.steps_per_epoch = steps_per_epoch
+        self.last_place: str | None = None
+        self._newest_is_good = loaded.newest_is_good if loaded else True
+        self._started = time.perf_counter()
+        self._seconds_before = seconds_before
+        self._phase = {"phase": phase, "new_layers": list(new_layers)}
+        self._state: dict[str, dict[str, Any]] = {}
+        self._metrics: list[np.ndarray] = []
+        self._begun = False
+        self.epoch, self.batch = 0, 0
+        if phase == snapshots.ALL_LAYERS:
+            self.epoch = args.initial_epoch or 0
+        if loaded:
+            snapshot = loaded.snapshot
+            self.epoch, self.batch = snapshot.epoch, snapshot.batch
+            self._state = dict(snapshot.state)
+            self._seconds_before = self._state.pop("run")["seconds"]
+            names = [name for name in snapshot.arrays if name.startswith("metric.")]
+            self._metrics = [snapshot.arrays[f"metric.{i}"] for i in range(len(names))]
+
+    @property
+    def seconds(self) -> float:
+        """Time of this run and of those that it continues."""
+        return self._seconds_before + time.perf_counter() - self._started
+
+    def on_train_begin(self, logs=None):
+        # `ReduceLROnPlateau` forgets everything here, just before.
+        for callback in self.watched:
+            for name, value in self._state.get(type(callback).__name__, {}).items():
+                setattr(callback, name, value)
+        if not self._begun:
+            # From here on a crash finds a snapshot that knows this run's log directory.
+            self._begun = True
+            self.model.optimizer.build(self.model.trainable_variables)
+            self._save(self.epoch, self.batch, self._metrics)
+
+    def on_train_end(self, logs=None):
+        self._state = self._remember()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+        if self._metrics:
+            for variable, value in zip(self.model.metrics_variables, self._metrics, strict=True):
+                variable.assign(value)
+            self._metrics = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.stop.requested or (batch and self._is_due()):
+            self._save(self.epoch, batch, self._metric_values() if batch else [])
+            self._stop_if_requested()
+
+    def on_test_begin(self, logs=None):
+        # The evaluation uses the same variables for its own.
+        self._trained = self._metric_values()
+        if self._is_due():
+            self._save(self.epoch, self.steps_per_epoch, self._trained)
+        self._stop_in_evaluation()
+
+    def on_test_batch_begin(self, batch, logs=None):
+        self._stop_in_evaluation()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._save(epoch + 1, 0, [])
+        self._stop_if_requested()
+
+    def _stop_in_evaluation(self):
+        if self.stop.requested:
+            self._save(self.epoch, self.steps_per_epoch, self._trained)
+            self.stop.stop()
+
+    def _stop_if_requested(self):
+        if self.stop.requested:
+            self.stop.stop()
+
+    def _is_due(self):
+        every = self.args.snapshot_every
+        return every is not None and time.perf_counter() - self._saved_at >= every
+
+    def _metric_values(self):
+        return [ops.convert_to_numpy(variable) for variable in self.model.metrics_variables]
+
+    def _remember(self):
+        return {
+            type(callback).__name__: {
+                name: getattr(callback, name) for name in _REMEMBERED[type(callback)]
+            }
+            for callback in self.watched
+            if type(callback) in _REMEMBERED
+        }
+
+    def _save(self, epoch, batch, metrics):
+        path = self.args.snapshot
+        self._saved_at = time.perf_counter()
+        if path is None:
+            self.stop.advice = "; nothing was saved, as there was no --snapshot"
+            return
+        arrays = _arrays(_variables(self.model))
+        arrays |= {f"metric.{i}": value for i, value in enumerate(metrics)}
+        if not all(math.isfinite(array.sum(dtype="float64")) for array in arrays.values()):
+            return  # a diverged training must not replace the last good state
+        snapshot = Snapshot(
+            vars(self.args),
+            epoch,
+            batch,
+            arrays,
+            state={**self._remember(), "run": {"seconds": self.seconds}},
+            data=self.data,
+            **self._phase,
+        )
+        try:
+            snapshots.write(path, snapshot, keep_previous=self._newest_is_good)
+        except OSError as error:
+            logger.warning(
+                "warning: --snapshot %s: not written (%s); the one before stays, and it is tried "
+                "again later",
+                path,
+                error.strerror or error,
+            )
+            return
+        self._newest_is_good = True
+        self.last_place = snapshot.place
+        command = shlex.join(["python", *sys.argv])
+        self.stop.advice = f"; {path} is of {snapshot.place}; to resume: {command}"
+
+    @property
+    def advice_after_divergence(self) -> str:
+        """Where to go on with a lower rate; empty without a snapshot."""
+        if self.last_place is None:
+            return ""
+        flag = _RATE_FLAGS.get(self.args.lr_schedule, "clipgrad")
+        if self.args.sgd_schedule:
+            flag = "sgd_schedule"
+        return (
+            f"; {self.args.snapshot} is of {self.last_place}, before that: to go on from there, "
+            f"repeat the command with another --{flag} and --snapshot_allow {flag}"
+        )
+
+
+class _Callbacks(keras.callbacks.CallbackList):
+    """Callbacks that see the steps of an epoch counted from its start, not from a resumption.
+
+    They also tell the batches which epoch begins: Keras looks at the first batches before it,
+    with or without an epoch's begin and end around that, by backend and strategy.
+    """
+
+    first_step = 0
+    batches = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.batches is not None:
+            self.batches.start_at(epoch, self.first_step)
+        super().on_epoch_begin(epoch, logs)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        super().on_train_batch_begin(batch + self.first_step, logs)
+
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch + self.first_step, logs)
+
+
+def fit(
+    model: keras.Model,
+    train_batches,
+    test_batches,
+    *,
+    epochs: int,
+    progress: Snapshots,
+    verbose: int = 0,
+) -> None:
+    """`model.fit` that begins where a snapshot is, also within an epoch.
+
+    Args:
+        model: A compiled model, in the snapshot's state (`restore`).
+        train_batches: A `BatchSequence`.
+        test_batches: The batches to evaluate on after every epoch.
+        epochs: Epochs of the whole training.
+        progress: The callback that knows where to begin, and the others.
+        verbose: As in `model.fit`.
+
+    Raises:
+        UserError: The loss is no longer finite, or the device's memory is too small.
+        Interrupted: A signal asked for the end.
+    """
+    steps = len(train_batches)
+    together = _Callbacks(
+        [*progress.watched, progress],
+        model=model,
+        add_history=True,
+        add_progbar=verbose != 0,
+        verbose=verbose,
+        epochs=epochs,
+        steps=steps,
+    )
+    together.batches = train_batches
+    # The batches come shuffled, by seed and epoch.
+    options = {"callbacks": together, "shuffle": False, "verbose": verbose}
+    options["validation_data"] = test_batches
+    epoch, batch = progress.epoch, progress.batch
+    try:
+        if batch:
+            _build_metrics(model)
+        if 0 < batch < steps:
+            train_batches.start_at(epoch, batch)
+            together.first_step = batch
+            model.fit(train_batches, initial_epoch=epoch, epochs=epoch + 1, **options)
+            together.first_step = 0
+        elif batch:
+            _evaluate_epoch(model, test_batches, epoch, steps, together, verbose)
+        epoch += bool(batch)
+        train_batches.start_at(epoch, 0)
+        model.fit(train_batches, initial_epoch=epoch, epochs=epochs, **options)
+    except callbacks.Diverged as error:
+        raise UserError(f"{error}{progress.advice_after_divergence}") from None
+    except Exception as error:
+        if _is_out_of_memory(error):
+            raise UserError(_out_of_memory(progress.args)) from None
+        raise
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # The backends have classes of their own for it, which must not be imported here.
+    name, text = type(error).__name__, str(error)
+    return (
+        isinstance(error, MemoryError)
+        or name == "ResourceExhaustedError"
+        or "RESOURCE_EXHAUSTED" in text
+    )
+
+
+def _out_of_memory(args: Namespace) -> str:
+    parts = args.accumulate_steps
+    in_parts = f" in {parts} parts" if parts > 1 else ""
+    return (
+        f"out of memory: --batch_size {args.batch_size}{in_parts} (in the evaluation "
+        f"--val_batch_size {args.val_batch_size}) with images of {args.image_size} x "
+        f"{args.image_size} pixels in {args.precision} is too much for the device; "
+        f"--accumulate_steps {2 * parts} computes the same batch in {2 * parts} parts, "
+        "--precision mixed_bfloat16 takes about half; nothing was changed by itself"
+    )
+
+
+def _build_metrics(model):
+    """Makes the metrics' variables, which Keras does in the first step only."""
+    outputs = keras.tree.map_structure(
+        lambda output: ops.ones((1, *output.shape[1:]), output.dtype), model.output
+    )
+    labels = keras.tree.map_structure(lambda _: ops.zeros((1,), "int32"), outputs)
+    model.compute_loss(y=labels, y_pred=outputs)
+    model.compute_metrics(None, labels, outputs)
+
+
+def _evaluate_epoch(model, test_batches, epoch, steps, together, verbose):
+    """The rest of an epoch whose steps are all done."""
+    together.on_train_begin()
+    model.reset_metrics()
+    together.on_epoch_begin(epoch)
+    for callback in together.callbacks:
+        if isinstance(callback, callbacks.LearningRate):
+            callback.on_train_batch_begin(steps - 1)  # the rate that the steps ended with
+    logs = {name: float(value) for name, value in model.get_metrics_result().items()}
+    scores = model.evaluate(test_batches, callbacks=together, return_dict=True, verbose=verbose)
+    together.on_epoch_end(epoch, logs | {f"val_{name}": value for name, value in scores.items()})
+    together.on_train_end()
