@@ -1,0 +1,252 @@
+"""Computes class embeddings from a class hierarchy, and converts, draws and makes hierarchies.
+
+    python compute_class_embedding.py --hierarchy TREE.txt --out E.npz
+    python compute_class_embedding.py --hierarchy hierarchy.txt --is_a --class_list C --out E.npz
+    python compute_class_embedding.py --from_pickle OLD.pickle --out E.npz
+    python compute_class_embedding.py --wordnet /usr/share/wordnet --class_list C --out TREE.txt
+    python compute_class_embedding.py --hierarchy TREE.txt --show --plot TREE.svg
+
+The embedding files go to `learn_classifier.py --embedding`.
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import utils
+from embeddings import solvers
+from training import arguments, parsers
+
+if TYPE_CHECKING:
+    from embeddings.hierarchy import Hierarchy
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The checked command line.
+
+    Raises:
+        UsageError: Flags do not go together, or a file is missing.
+    """
+    parser = parsers.Parser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--hierarchy", metavar="H", help="`parent child` lines, or a tree by indentation"
+    )
+    source.add_argument(
+        "--from_pickle", metavar="OLD", help="convert an embedding file of the original"
+    )
+    source.add_argument(
+        "--wordnet",
+        metavar="DIR",
+        help="make a tree for the nouns of --class_list from WordNet's database files "
+        "(on Debian: package wordnet-base, folder /usr/share/wordnet)",
+    )
+    parsers.add_hierarchy_format_arguments(parser)
+    parser.add_argument(
+        "--class_list",
+        metavar="C",
+        help="classes, one `ID NAME` per line, in the order of the rows (default: all leaves, "
+        "sorted); with --wordnet `ID NAME [NOUN]`, where NOUN names another noun or a sense of "
+        "it as in seal#2",
+    )
+    parser.add_argument(
+        "--method",
+        choices=solvers.METHODS,
+        default="unitsphere",
+        help="unitsphere: unit vectors whose dot products are the similarities (default); "
+        "approx_sim: the nearest to that in --num_dim dimensions; spheres, mds: the same two for "
+        "Euclidean distances equal to the dissimilarities",
+    )
+    parser.add_argument("--num_dim", type=int, metavar="D", help="for approx_sim and mds")
+    parser.add_argument("--norm", action="store_true", help="scale the vectors to unit length")
+    parser.add_argument("--out", metavar="FILE", help="the .npz (with --wordnet: text) to write")
+    parser.add_argument("--plot", metavar="FILE", help="draw the hierarchy as .svg, .png or .pdf")
+    parser.add_argument("--show", action="store_true", help="print the hierarchy as a tree")
+    args = parser.parse_args(argv)
+
+    for flag in ("hierarchy", "from_pickle", "class_list"):
+        path = getattr(args, flag)
+        if path:
+            arguments.check_input_file(f"--{flag}", path)
+    if not (args.out or args.plot or args.show):
+        raise utils.UsageError("nothing to do: give --out, --plot or --show")
+    arguments.check_output_file("--out", args.out, "" if args.wordnet else ".npz")
+    arguments.check_output_file("--plot", args.plot, (".svg", ".png", ".pdf"))
+    if args.num_dim is not None and args.method not in ("approx_sim", "mds"):
+        raise utils.UsageError(
+            f"--num_dim: {args.method} fixes the dimensions; use --method approx_sim or mds"
+        )
+    if args.num_dim is not None and args.num_dim < 1:
+        raise utils.UsageError(f"--num_dim {args.num_dim}: expected at least 1")
+    if args.wordnet and not args.class_list:
+        raise utils.UsageError("--wordnet needs --class_list, the nouns to make a tree of")
+    if args.from_pickle and (args.plot or args.show):
+        raise utils.UsageError("--from_pickle holds no hierarchy for --plot or --show")
+    _check_unused(args, parser)
+    for flag in ("hierarchy", "from_pickle", "class_list"):
+        path = getattr(args, flag)
+        if path and args.out and os.path.realpath(path) == os.path.realpath(args.out):
+            raise utils.UsageError(f"--out {args.out}: would overwrite what --{flag} reads")
+    return args
+
+
+def _check_unused(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Refuses flags that do nothing with the others."""
+    unused = {
+        "from_pickle": ("method", "num_dim", "norm", "is_a", "str_ids", "class_list"),
+        "wordnet": ("method", "num_dim", "norm", "is_a"),
+    }
+    for source, flags in unused.items():
+        for flag in flags:
+            if getattr(args, source) and getattr(args, flag) != parser.get_default(flag):
+                raise utils.UsageError(f"--{flag} does nothing with --{source}; leave it out")
+    if not args.out:
+        for flag in ("method", "num_dim", "norm", "class_list"):
+            if getattr(args, flag) != parser.get_default(flag):
+                raise utils.UsageError(f"--{flag} does nothing without --out; leave it out")
+
+
+def read_class_list(path: str, str_ids: bool) -> tuple[list[int] | list[str], list[str | None]]:
+    """The ids of a class list, each line's first word, and the names, what follows it.
+
+    Returns:
+        Ids and names; the name is `None` where the line has only an id.
+
+    Raises:
+        UserError: The file cannot be read, is empty, or an id is not an integer.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise utils.UserError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise utils.UserError(f"{path}: not a text file in UTF-8") from None
+    ids, names = [], []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        class_id, name = [*line.split(None, 1), ""][:2]
+        try:
+            ids.append(class_id if str_ids else int(class_id))
+        except ValueError:
+            raise utils.UserError(
+                f"{path}: line {number}: the id {class_id!r} is not an integer; give --str_ids "
+                "for string ids"
+            ) from None
+        names.append(name.strip() or None)
+    if not ids:
+        raise utils.UserError(f"{path}: lists no classes")
+    return ids, names
+
+
+def compute(args: argparse.Namespace) -> None:
+    """Does with `--hierarchy` what `--out`, `--plot` and `--show` ask for."""
+    from embeddings.hierarchy import read_hierarchy
+
+    hierarchy = read_hierarchy(args.hierarchy, is_a=args.is_a, str_ids=args.str_ids)
+    if args.out:
+        save(hierarchy, args)
+    draw(hierarchy, args)
+
+
+def save(hierarchy: "Hierarchy", args: argparse.Namespace) -> None:
+    """Computes the embedding of a hierarchy's classes, reports its deviation, writes `--out`."""
+    from embeddings import Embedding, save_embedding
+    from embeddings.solvers import solve
+
+    if args.class_list:
+        class_ids, names = read_class_list(args.class_list, args.str_ids)
+    else:
+        class_ids = hierarchy.leaves
+        names = [None] * len(class_ids)
+        if len({type(class_id) for class_id in class_ids}) > 1:
+            named = next(class_id for class_id in class_ids if isinstance(class_id, str))
+            raise utils.UserError(
+                f"{args.hierarchy}: leaf {named!r} has no id, but others have; write `id: name`"
+            )
+    try:
+        dissimilarity = hierarchy.dissimilarity(class_ids)
+        solution = solve(args.method, dissimilarity, args.num_dim, norm=args.norm)
+    except utils.UserError as error:
+        raise utils.UserError(f"{args.hierarchy}: {error}") from None
+    print(
+        f"{args.method}: {len(class_ids)} classes, {solution.vectors.shape[1]} dimensions; "
+        f"deviation from the target {solution.target}: largest {solution.max_deviation:.2e}, "
+        f"mean {solution.mean_deviation:.2e}"
+    )
+    names = [name or hierarchy.names[i] for i, name in zip(class_ids, names, strict=True)]
+    embedding = Embedding(solution.vectors, class_ids, names, args.method, hierarchy.digest())
+    save_embedding(args.out, embedding)
+
+
+def convert(args: argparse.Namespace) -> None:
+    """Writes the embedding of an original's file as `--out`."""
+    from embeddings import load_embedding, save_embedding
+
+    embedding = load_embedding(args.from_pickle)
+    save_embedding(args.out, embedding)
+    classes, dimensions = embedding.vectors.shape
+    print(f"{args.out}: {classes} classes, {dimensions} dimensions")
+
+
+def make_tree(args: argparse.Namespace) -> None:
+    """Writes the tree that WordNet has for the nouns of `--class_list` as `--out`."""
+    from embeddings.hierarchy import format_tree
+    from embeddings.wordnet import WordNet, describe_senses, noun_tree
+
+    class_ids, names = read_class_list(args.class_list, str_ids=True)
+    nouns = {}
+    for class_id, name in zip(class_ids, names, strict=True):
+        words = (name or class_id).split()
+        nouns[class_id] = (words[0], words[-1])
+        if len(words) > 2:
+            raise utils.UserError(
+                f"{args.class_list}: class {class_id}: expected `ID NAME [NOUN]`; join the words "
+                "of a name by underscores"
+            )
+    if len(nouns) < len(class_ids):
+        raise utils.UserError(f"{args.class_list}: a class id occurs twice")
+    wordnet = WordNet(args.wordnet)
+    hierarchy = noun_tree(wordnet, nouns)
+    if args.out:
+        head = [
+            "Made from WordNet's hypernyms by compute_class_embedding.py --wordnet.",
+            "Of nouns with several senses these were taken; for another, write `ID NAME NOUN#2`:",
+            *describe_senses(wordnet, nouns),
+        ]
+        text = "".join(f"# {line}\n" for line in head) + "\n" + format_tree(hierarchy)
+        with utils.atomic_path(args.out) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        print(f"{args.out}: {len(nouns)} classes, {len(hierarchy)} nodes, {hierarchy.height} high")
+    draw(hierarchy, args)
+
+
+def draw(hierarchy: "Hierarchy", args: argparse.Namespace) -> None:
+    """Plots and prints a hierarchy as `--plot` and `--show` ask."""
+    if args.plot:
+        from embeddings.drawing import plot
+
+        plot(hierarchy, args.plot)
+    if args.show:
+        from embeddings.drawing import show
+
+        print(show(hierarchy))
+
+
+def main() -> int:
+    args = parse_arguments()
+    if args.from_pickle:
+        convert(args)
+    elif args.wordnet:
+        make_tree(args)
+    else:
+        compute(args)
+    return 0
+
+
+if __name__ == "__main__":
+    utils.run_script(main)
