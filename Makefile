@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint embeddings clean
 
 demo: $(VENV)/.installed
 	$(PY) demo.py
@@ -14,6 +14,12 @@ test: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+
+# The class embeddings from the taxonomies; the files come out the same byte for byte.
+embeddings: $(VENV)/.installed
+	for tree in embeddings/taxonomies/*.txt; do \
+	    $(PY) compute_class_embedding.py --hierarchy $$tree --out $${tree%.txt}.npz || exit 1; \
+	done
 
 # A stamp is written only after pip succeeded, so an interrupted install is repeated and a finished
 # one is not; a changed requirements file makes it out of date.
