@@ -180,7 +180,7 @@ def rewrite_config(source: Path, target: Path, change) -> None:
     ("module", "name", "config"),
     [
         ("keras.layers", "Lambda", {"function": {"class_name": "__lambda__", "config": {}}}),
-        ("keras.layers", "TFSMLayer", {"filepath": "/tmp/x"}),
+        ("keras.layers", "TFSMLayer", {"filepath": "x"}),
         ("keras.layers", "StringLookup", {"vocabulary": "/etc/passwd"}),
         ("builtins", "exec", {}),
         ("os", "system", "true"),
