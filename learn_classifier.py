@@ -88,7 +88,7 @@ def main() -> int | None:
     import keras
 
     import models
-    from training import accumulation, callbacks, evaluation, finetuning, report, resuming
+    from training import accumulation, callbacks, evaluation, finetuning, fitting, report, resuming
 
     keras.utils.set_random_seed(args.seed)
     if args.deterministic:
@@ -156,7 +156,7 @@ def main() -> int | None:
             )
             if loaded:
                 resuming.restore(model, loaded, progress.data, args.snapshot)
-            resuming.fit(
+            fitting.fit(
                 model,
                 train_batches,
                 test_batches,

@@ -9,7 +9,16 @@ import numpy as np
 import datasets
 import models
 import sgdr
-from training import accumulation, arguments, callbacks, losses, parsers, resuming, signals
+from training import (
+    accumulation,
+    arguments,
+    callbacks,
+    fitting,
+    losses,
+    parsers,
+    resuming,
+    signals,
+)
 
 TIMES = ("seconds", "images_per_second")
 
@@ -113,7 +122,7 @@ class Run:
         self.stop.install()
         try:
             with self.stop.deferred():
-                resuming.fit(self.model, train, test, epochs=args.epochs, progress=self.progress)
+                fitting.fit(self.model, train, test, epochs=args.epochs, progress=self.progress)
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)

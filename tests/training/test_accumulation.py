@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import datasets
-from training import accumulation, callbacks, losses, resuming
+from training import accumulation, callbacks, fitting, losses
 from utils import UsageError, UserError
 
 from .small_run import At, Killed, Run, assert_same
@@ -98,5 +98,5 @@ def test_out_of_memory_names_what_takes_it():
 
 
 def test_other_errors_are_not_mistaken_for_it():
-    assert not resuming._is_out_of_memory(ValueError("incompatible shapes"))
-    assert resuming._is_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: Out of memory while"))
+    assert not fitting._is_out_of_memory(ValueError("incompatible shapes"))
+    assert fitting._is_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: Out of memory while"))
