@@ -17,7 +17,13 @@ import numpy as np
 from architectures import check_embedding_dim, get_architecture
 from models import cifar_resnet, plain, resnet, weight_files
 from models.heads import EmbeddingOutput, as_class_embeddings
-from models.layers import BatchNormalization, PadChannels, Standardize, kernel_l2
+from models.layers import (
+    BatchNormalization,
+    PadChannels,
+    Standardize,
+    kernel_l2,
+    set_batch_norm_groups,
+)
 from utils import UsageError, UserError, atomic_path, nearest_names
 
 __all__ = [
@@ -30,6 +36,7 @@ __all__ = [
     "load_model",
     "save_model",
     "save_weights",
+    "set_batch_norm_groups",
 ]
 
 _FAMILIES = {"cifar_resnet": cifar_resnet, "plain": plain, "resnet": resnet}
