@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops
 
 import models
-from training import callbacks, report, snapshots
+from training import callbacks, distribution, report, snapshots
 from training.signals import StopSignals
 from training.snapshots import Snapshot
 from utils import UserError
@@ -99,6 +99,12 @@ def describe_data(dataset, model) -> dict[str, Any]:
     }
 
 
+def _build_optimizer(model) -> None:
+    # Keras' loss scaling makes its variables anew each time.
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+
+
 def _variables(model) -> dict[str, Any]:
     # By their order: the names of optimisers depend on how many there were before.
     groups = {"model": model.variables, "optimizer": model.optimizer.variables}
@@ -133,7 +139,7 @@ def restore(model: keras.Model, loaded: snapshots.Loaded, data: dict[str, Any], 
     snapshot = loaded.snapshot
     snapshots.check_data(snapshot, data, path)
     print(f"resuming from {path}, {snapshot.place}", flush=True)
-    model.optimizer.build(model.trainable_variables)
+    _build_optimizer(model)
     arrays = {k: v for k, v in snapshot.arrays.items() if not k.startswith("metric.")}
     _assign(_variables(model), arrays)
 
@@ -204,7 +210,7 @@ class Snapshots(keras.callbacks.Callback):
         if not self._begun:
             # From here on a crash finds a snapshot that knows this run's log directory.
             self._begun = True
-            self.model.optimizer.build(self.model.trainable_variables)
+            _build_optimizer(self.model)
             self._save(self.epoch, self.batch, self._metrics)
 
     def on_train_end(self, logs=None):
@@ -214,7 +220,7 @@ class Snapshots(keras.callbacks.Callback):
         self.epoch = epoch
         if self._metrics:
             for variable, value in zip(self.model.metrics_variables, self._metrics, strict=True):
-                variable.assign(value)
+                distribution.assign_replica_values(variable, value)
             self._metrics = []
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -250,7 +256,7 @@ class Snapshots(keras.callbacks.Callback):
         return every is not None and time.perf_counter() - self._saved_at >= every
 
     def _metric_values(self):
-        return [ops.convert_to_numpy(variable) for variable in self.model.metrics_variables]
+        return [distribution.replica_values(v) for v in self.model.metrics_variables]
 
     def _remember(self):
         return {

@@ -37,6 +37,15 @@ def test_parts_make_up_the_batches(dataset):
         assert np.mean(means) == pytest.approx(values.mean(), rel=1e-6)
 
 
+def test_parts_of_batches_that_are_filled_up(dataset):
+    whole = dataset.train_batches(96, seed=0, workers=1, multiple=12)
+    *_, (images, labels, weights) = whole
+    *_, last = accumulation.SplitBatches(whole, 996, 96, 3)
+    assert len(images) == 36
+    for array, part in zip((images, labels, weights), last, strict=True):
+        np.testing.assert_array_equal(part, array[24:])
+
+
 def plain_model():
     """Without batch normalisation, with weight decay."""
     keras.utils.set_random_seed(0)

@@ -117,7 +117,6 @@ def test_what_follows_from_other_arguments():
         ("--top_k_acc 3 3", "--top_k_acc 3 3: a number is given twice"),
         ("--top_k_acc 10", "--top_k_acc 10: there are 10 classes"),
         ("--architecture resnet-32 --embedding onehot", "use resnet-32-fc"),
-        ("--gpus 2", "--gpus 2: training on several GPUs is not available yet"),
         # Snapshots and fine-tuning.
         ("--snapshot_every 60", "--snapshot_every: needs --snapshot PATH"),
         ("--snapshot_best", "--snapshot_best: needs --snapshot PATH"),
