@@ -6,6 +6,7 @@ program, which the compiler parts.
 """
 
 import contextlib
+import logging
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ import keras
 import numpy as np
 
 from utils import UsageError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,9 @@ def choose(args: Namespace) -> Distribution:
             f"--bn_groups {args.bn_groups} the numbers are those of {args.gpus} GPUs), or try it "
             "on the CPU with --simulate_devices"
         )
-    return over(found[: args.gpus], merge_on_devices=args.gpu_merge)
+    if keras.backend.backend() == "jax" and not args.gpu_merge:
+        logger.info("on JAX gradients are merged on the devices, as with --gpu_merge")
+    return over(found[: args.gpus], args.gpu_merge)
 
 
 def over(devices: Sequence[str], merge_on_devices: bool = True) -> Distribution:
