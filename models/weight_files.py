@@ -63,7 +63,7 @@ def _convert(source: str, target: str) -> None:
     with _open(source, limit) as file:
         layers = _keras_3_layers(file) if "layers" in file else _keras_2_layers(file)
         every = [dataset for datasets in layers.values() for dataset in datasets]
-        if sum(dataset.size * dataset.dtype.itemsize for dataset in every) > limit:
+        if sum(dataset.size * max(4, dataset.dtype.itemsize) for dataset in every) > limit:
             raise ValueError("it declares far larger arrays than it holds")
         for name, datasets in layers.items():
             keys = [str(len(arrays) + i) for i in range(len(datasets))]
