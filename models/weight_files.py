@@ -54,6 +54,14 @@ def read_layers(path: str | os.PathLike) -> dict[str, list[np.ndarray]]:
     return {name: [arrays[key] for key in keys] for name, keys in index}
 
 
+def main(source: str, target: str) -> None:
+    """What this file is as a program: writes the arrays of `source` to the `.npz` `target`."""
+    try:
+        _convert(source, target)
+    except Exception as error:  # h5py raises nearly anything for a damaged file
+        sys.exit(" ".join(str(error).split()) or type(error).__name__)
+
+
 def _convert(source: str, target: str) -> None:
     size = os.path.getsize(source)
     limit = max(_FLOOR_BYTES, _EXPANSION * size)
@@ -153,7 +161,4 @@ def _names(group: h5py.Group, attribute: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    try:
-        _convert(*sys.argv[1:])
-    except Exception as error:  # h5py raises nearly anything for a damaged file
-        sys.exit(" ".join(str(error).split()) or type(error).__name__)
+    main(*sys.argv[1:])
