@@ -148,14 +148,22 @@ def test_class_list_of_arrays(cifar_100, tmp_path):
     ("content", "message"),
     [
         ("1\n2\n1\n", "class 1 is listed more than once"),
-        ("", "expected at least two lines"),
-        ("1", "expected at least two lines"),
+        ("\n", "lists no classes"),
+        ("1", "expected at least two classes"),
     ],
 )
 def test_wrong_class_lists(flowers, tmp_path, content, message):
     (tmp_path / "classes.txt").write_text(content)
     with pytest.raises(UsageError, match=rf"--class_list .*classes\.txt: {message}"):
         datasets.check_dataset("Flowers", flowers, class_list=tmp_path / "classes.txt")
+
+
+def test_class_lists_name_their_classes(tmp_path):
+    (tmp_path / "classes.txt").write_text(
+        "\ufeff2 Löwe\n\n1   Blue  whale \nn3\n", encoding="utf-8"
+    )
+    names = datasets.read_class_list(tmp_path / "classes.txt")
+    assert list(names.items()) == [("2", "Löwe"), ("1", "Blue  whale"), ("n3", None)]
 
 
 def test_class_lists_that_cannot_be_read(flowers, tmp_path):
