@@ -8,6 +8,7 @@ import difflib
 import logging
 import os
 import pickle
+import subprocess
 import sys
 import tempfile
 import zipfile
@@ -44,9 +45,7 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
     try:
         status = main() or 0
     except UserError as error:
-        # A message may quote a foreign file's bytes: never let those break the one line.
-        line = " ".join(str(error).split())
-        print(f"{program}: {error.prefix}{line}", file=sys.stderr)
+        print(f"{program}: {error.prefix}{one_line(error)}", file=sys.stderr)
         status = error.exit_status
     except ModuleNotFoundError as error:
         if error.name is None or (Path(__file__).parent / error.name.split(".")[0]).exists():
@@ -69,6 +68,18 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
         print(f"{program}: interrupted", file=sys.stderr)
         status = 130
     sys.exit(status)
+
+
+_LINE_LENGTH = 900
+
+
+def one_line(error: Exception) -> str:
+    """An error's message as one line of bounded length, whatever bytes of a file it quotes."""
+    line = " ".join(str(error).split())
+    if len(line) > _LINE_LENGTH:
+        line = f"{line[: _LINE_LENGTH // 2]} … {line[-_LINE_LENGTH // 2 :]}"
+    # Terminals obey control characters.
+    return "".join(character if character.isprintable() else "?" for character in line)
 
 
 def nearest_names(name: str, known: Iterable[str]) -> str:
@@ -168,6 +179,48 @@ def _reason(error: Exception) -> str:
 # not shrink that much.
 _NPZ_BYTES = 2**30
 _NPZ_EXPANSION = 20
+
+
+# Seconds; the largest networks' weights take a few.
+READ_TIMEOUT = 60
+
+
+def read_isolated(
+    program: str, path: str | os.PathLike, *arguments: str, kind: str
+) -> dict[str, Any]:
+    """Reads a foreign file in a process of its own, which may crash, hang or run out of memory.
+
+    Args:
+        program: A Python file that needs nothing of this project; it is run with the path, the
+            `.npz` it is to write, and the arguments. Its last line on stderr says what is wrong.
+        path: The file.
+        *arguments: More arguments.
+        kind: What the file should be, for messages.
+
+    Returns:
+        The arrays that it wrote.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    try:
+        open(path, "rb").close()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    with tempfile.TemporaryDirectory() as directory:
+        output = os.path.join(directory, "arrays.npz")
+        command = [sys.executable, "-I", program, os.path.abspath(path), output, *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=READ_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise UserError(f"{path}: damaged: reading it does not come to an end") from None
+        if done.returncode:
+            text = done.stderr.decode(errors="replace") if done.returncode == 1 else ""
+            reason = "".join(text.strip().splitlines()[-1:])
+            raise UserError(
+                f"{path}: damaged or not a {kind} ({reason[:300] or 'reading it fails'})"
+            )
+        return load_npz(output, [])
 
 
 def load_npz(path: str | os.PathLike, required: Iterable[str]) -> dict[str, Any]:

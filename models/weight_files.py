@@ -9,18 +9,13 @@ import io
 import json
 import os
 import resource
-import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import h5py
 import numpy as np
 
-# Seconds; the largest networks take a few.
-TIMEOUT = 60
 # More than this, and more than 20 times the file, is a declaration without content behind it.
 _FLOOR_BYTES = 2**30
 _EXPANSION = 20
@@ -36,20 +31,9 @@ def read_layers(path: str | os.PathLike) -> dict[str, list[np.ndarray]]:
     Raises:
         utils.UserError: The file cannot be read, or is damaged or hostile.
     """
-    from utils import UserError, load_npz
+    from utils import read_isolated
 
-    with tempfile.TemporaryDirectory() as directory:
-        output = Path(directory) / "arrays.npz"
-        command = [sys.executable, "-I", __file__, os.path.abspath(path), output]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
-        except subprocess.TimeoutExpired:
-            raise UserError(f"{path}: damaged: reading it does not come to an end") from None
-        if done.returncode:
-            lines = done.stderr.strip().splitlines() if done.returncode == 1 else []
-            reason = lines[-1][:300] if lines else "the HDF5 library fails on it"
-            raise UserError(f"{path}: damaged or not a weight file ({reason})")
-        arrays = load_npz(output, ["index"])
+    arrays = read_isolated(__file__, path, kind="weight file")
     index = json.loads(arrays["index"].tobytes())
     return {name: [arrays[key] for key in keys] for name, keys in index}
 

@@ -1,12 +1,10 @@
 """Every kind of file that the program reads, mutated: one line for the user, and nothing else."""
 
+import itertools
 import json
 import os
 import pickle
 import random
-import signal
-import subprocess
-import sys
 import zipfile
 from argparse import Namespace
 from pathlib import Path
@@ -27,64 +25,13 @@ from models import model_files, weight_files
 from training import evaluation, finetuning
 from utils import UserError
 
+from .mutating import assert_one_line, limited, mutations, text_mutations
 from .training.small_run import small_model
-
-MUTATIONS = 200
-# Seconds; the HDF5 library hangs on some of the files, and reads the others in milliseconds.
-TIMEOUT = 3
 
 
 @pytest.fixture(scope="module")
 def model():
     return small_model(Namespace(embedding="onehot", cls_weight=0.0))
-
-
-# Forks the process that each HDF5 file is read in: starting Python takes ten times as long.
-FORK_SERVER = f"""
-import os, runpy, signal, sys
-main = runpy.run_path(sys.argv[1])["main"]
-for line in sys.stdin:
-    source, target = line.strip().split("\\t")
-    child = os.fork()
-    if not child:
-        signal.alarm({TIMEOUT})
-        os.dup2(os.open(target + ".errors", os.O_WRONLY | os.O_CREAT), 2)
-        status = 0
-        try:
-            main(source, target)
-        except SystemExit as error:
-            print(error, file=sys.stderr, flush=True)
-            status = 1
-        os._exit(status)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def fork_server():
-    with subprocess.Popen(
-        [sys.executable, "-I", "-c", FORK_SERVER, weight_files.__file__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
-        yield server
-        server.stdin.close()
-
-
-@pytest.fixture
-def forked_reading(fork_server, monkeypatch):
-    """HDF5 files are read in forks of one process, instead of in processes started anew."""
-
-    def run(command, *, timeout, **options):
-        print(*command[-2:], sep="\t", file=fork_server.stdin, flush=True)
-        status = int(fork_server.stdout.readline())
-        if status == -signal.SIGALRM:
-            raise subprocess.TimeoutExpired(command, timeout)
-        errors = Path(f"{command[-1]}.errors").read_text(errors="replace")
-        return subprocess.CompletedProcess(command, status, "", errors)
-
-    monkeypatch.setattr(subprocess, "run", run)
 
 
 def write_image(suffix):
@@ -152,33 +99,6 @@ KINDS = {
 }  # fmt: skip
 
 
-def mutations(content: bytes, draw: random.Random, count: int):
-    """Truncated, empty, of another kind, bit-flipped, with numbers made extreme, and spliced."""
-    yield b""
-    yield b"\x00" * 100
-    yield b"PK\x03\x04 not an archive"
-    yield b"\x89HDF\r\n\x1a\n not HDF5"
-    for i in range(count):
-        mutated = bytearray(content)
-        match i % 5:
-            case 0:
-                del mutated[draw.randrange(len(mutated)) :]
-            case 1:
-                at = draw.randrange(len(mutated))
-                mutated[at] ^= 1 << draw.randrange(8)
-            case 2:
-                # The headers, where the sizes are.
-                at = draw.randrange(min(len(mutated), 2000))
-                mutated[at : at + 8] = draw.choice([b"\xff" * 8, b"\x7f" * 8, b"\x00" * 8])
-            case 3:
-                for _ in range(20):
-                    mutated[draw.randrange(len(mutated))] = draw.randrange(256)
-            case 4:
-                at, to = draw.randrange(len(mutated)), draw.randrange(len(mutated))
-                mutated[to : to + 50] = mutated[at : at + 50]
-        yield bytes(mutated)
-
-
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.filterwarnings("ignore")
 def test_mutated_files_are_read_or_refused_in_one_line(
@@ -195,25 +115,20 @@ def test_mutated_files_are_read_or_refused_in_one_line(
     monkeypatch.chdir(here)
     draw = random.Random(0)
     refused = 0
-    for mutated in mutations(content, draw, MUTATIONS):
+    kinds = [mutations(content, draw)]
+    if name.endswith(".txt"):
+        kinds.append(text_mutations(content, draw))
+    for mutated in itertools.chain(*kinds):
         path.write_bytes(mutated)
-        signal.alarm(60)  # ends the tests where a file makes the program hang
         try:
-            read(path, model)
+            with limited():
+                read(path, model)
         except UserError as error:
             refused += 1
-            assert_one_line(error, path)
-        finally:
-            signal.alarm(0)
+            assert_one_line(error, path.name)
     assert refused >= 4
     assert os.listdir(here) == []
     assert os.listdir(path.parent) == [name]
-
-
-def assert_one_line(error, path):
-    line = " ".join(str(error).split())
-    assert path.name in line
-    assert len(line) < 1000
 
 
 def rewrite_config(source: Path, target: Path, change) -> None:
@@ -454,7 +369,7 @@ def test_what_a_foreign_configuration_declares_is_nothing_to_finetuning(pooled_m
 def test_reading_that_does_not_end_is_stopped(model, tmp_path, monkeypatch):
     path = tmp_path / "w.weights.h5"
     models.save_weights(model, path)
-    monkeypatch.setattr(weight_files, "TIMEOUT", 1e-3)
+    monkeypatch.setattr(utils, "READ_TIMEOUT", 1e-3)
     with pytest.raises(UserError, match=r"w\.weights\.h5: .* does not come to an end"):
         weight_files.read_layers(path)
 
@@ -464,4 +379,4 @@ def test_a_process_that_reads_in_vain_says_why_in_one_line(tmp_path):
     path.write_bytes(b"\x89HDF\r\n\x1a\n not HDF5")
     with pytest.raises(UserError) as error:
         weight_files.read_layers(path)
-    assert_one_line(error.value, path)
+    assert_one_line(error.value, path.name)

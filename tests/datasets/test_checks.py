@@ -9,6 +9,8 @@ import scipy.io
 import datasets
 from utils import UsageError, UserError
 
+from .conftest import write_photo
+
 CACHES = ["none", "ram", "disk"]
 
 
@@ -178,3 +180,24 @@ def test_unknown_classes_in_a_class_list(flowers, tmp_path):
     (tmp_path / "classes.txt").write_text("1\n2\n77\n")
     with pytest.raises(UserError, match=r"1 ids are no classes of Flowers, first 77.*like 1, 2, 3"):
         load(flowers, class_list=tmp_path / "classes.txt")
+
+
+@pytest.mark.parametrize("line", ["../outside.jpg cat", "/etc/hostname cat", "a/../../outside.jpg"])
+def test_lists_may_not_lead_out_of_the_folder(tmp_path, line):
+    root = tmp_path / "own"
+    for name in ("a/1.jpg", "b/2.jpg", "../outside.jpg"):
+        write_photo(root / name, 40, 30)
+    (root / "train.txt").write_text(f"a/1.jpg\nb/2.jpg\n{line}\n")
+    (root / "test.txt").write_text("a/3.jpg\n")
+    with pytest.raises(UserError, match=rf"folder: the lists name .* not under {root};"):
+        datasets.load_dataset("folder", root, cache="none")
+
+
+def test_images_may_be_links_to_other_places(tmp_path):
+    root = tmp_path / "own"
+    for i in range(4):
+        write_photo(tmp_path / "store" / f"{i}.jpg", 40, 30, i)
+    for i, name in enumerate(("train/a", "train/b", "test/a", "test/b")):
+        (root / name).mkdir(parents=True)
+        (root / name / "x.jpg").symlink_to(tmp_path / "store" / f"{i}.jpg")
+    assert len(datasets.load_dataset("folder", root, cache="none", cache_dir=tmp_path).train) == 2
