@@ -8,6 +8,7 @@ import difflib
 import logging
 import os
 import pickle
+import re
 import subprocess
 import sys
 import tempfile
@@ -93,21 +94,27 @@ def nearest_names(name: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(known[:20])}{more}"
 
 
+# Seconds without a change after which an unfinished file is taken for one of a process that was
+# killed. Whether that lives cannot be asked: it may be another container's or another machine's.
+_ABANDONED = 24 * 3600
+
+
 @contextlib.contextmanager
 def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     """A temporary path beside `target` that becomes `target` whole, or not at all.
 
     The temporary file has the same suffixes as the target (writers choose a format by them). It
     is flushed to disk before the rename, so that a crash leaves either the old file or the new.
+    What a crash left of an earlier attempt at the same target is removed when it is a day old.
     """
     target = Path(target)
     suffixes = "".join(target.suffixes)
-    handle, name = tempfile.mkstemp(
-        prefix=f".{target.name.removesuffix(suffixes)}.", suffix=suffixes, dir=target.parent
-    )
+    prefix = f".{target.name.removesuffix(suffixes)}.partial-"
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffixes, dir=target.parent)
     os.close(handle)
     temporary = Path(name)
     try:
+        _remove_abandoned(temporary, prefix, suffixes)
         # mkstemp's 0600 is for secrets; results get the permissions any new file would get.
         umask = os.umask(0)
         os.umask(umask)
@@ -118,6 +125,18 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_abandoned(temporary: Path, prefix: str, suffixes: str) -> None:
+    """Removes the files beside `temporary` that are named like it and were left by a crash."""
+    name = re.compile(f"{re.escape(prefix)}[a-z0-9_]{{8}}{re.escape(suffixes)}")
+    # What cannot be removed is no reason to write nothing.
+    with contextlib.suppress(OSError):
+        # The file system's own clock, which may be another machine's.
+        now = temporary.stat().st_mtime
+        for entry in os.scandir(temporary.parent):
+            if name.fullmatch(entry.name) and now - entry.stat().st_mtime > _ABANDONED:
+                os.unlink(entry)
 
 
 class _RestrictedUnpickler(pickle.Unpickler):

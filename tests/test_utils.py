@@ -1,5 +1,6 @@
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -161,3 +162,29 @@ def test_an_isolated_reader_hands_on_arrays(tmp_path):
 def test_an_absent_file_is_named_before_a_process_is_started(tmp_path):
     with pytest.raises(UserError, match=r"absent: No such file or directory$"):
         utils.read_isolated("none.py", tmp_path / "absent", kind="z")
+
+
+def test_what_a_killed_process_left_is_removed_a_day_later(tmp_path):
+    target = tmp_path / "a.b.csv"
+    with utils.atomic_path(target) as temporary:
+        old = tmp_path / re.sub("-.{8}", "-aaaa_111", temporary.name)
+        temporary.write_text("first")
+    young = tmp_path / re.sub("-.{8}", "-bbbb_222", old.name)
+    others = [
+        tmp_path / name
+        for name in (
+            ".c.partial-aaaa_111.b.csv",
+            ".a.partial-aaaa_111.b.txt",
+            ".a.partial-aaaa_1112.b.csv",
+            ".a.20260101.b.csv",
+            "a.b.csv.partial",
+        )
+    ]
+    for path in (old, young, *others):
+        path.write_text("x")
+        os.utime(path, (0, 0))
+    os.utime(young)
+    with utils.atomic_path(target) as temporary:
+        temporary.write_text("second")
+    assert target.read_text() == "second"
+    assert set(tmp_path.iterdir()) == {young, *others, target}
