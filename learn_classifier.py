@@ -61,6 +61,7 @@ def build_classifier(args: Namespace, dataset):
             "label_smoothing": args.label_smoothing,
         },
     )
+    models.set_batch_norm_groups(model, args.bn_groups // models.num_replicas())
     losses.compile_model(args, model)
     return model
 
@@ -87,13 +88,29 @@ def main() -> int | None:
 
     import keras
 
-    import models
-    from training import accumulation, callbacks, evaluation, finetuning, report, resuming
+    from training import distribution, resuming
 
     keras.utils.set_random_seed(args.seed)
     if args.deterministic:
         resuming.make_deterministic()
     keras.config.set_dtype_policy(args.precision)
+    devices = distribution.choose(args)
+    with devices.scope():
+        train(args, loaded, stop, devices)
+    return None
+
+
+def train(args: Namespace, loaded, stop, devices) -> None:
+    """Trains, evaluates and writes what was asked for, in the scope of the devices.
+
+    Args:
+        args: Resolved arguments.
+        loaded: The snapshot that is continued, or `None`.
+        stop: The signals that end the run (`training.signals.StopSignals`).
+        devices: What shares the batches (`training.distribution.Distribution`).
+    """
+    import models
+    from training import accumulation, callbacks, evaluation, finetuning, fitting, report, resuming
 
     # ---------------------------------------------------------------- data
     dataset = datasets.load_dataset(
@@ -105,12 +122,16 @@ def main() -> int | None:
         **arguments.reading_options(args),
         "label_keys": ("embedding", "prob") if args.cls_weight else None,
     }
-    train_batches = dataset.train_batches(args.batch_size, seed=args.seed, **reading)
-    test_batches = dataset.test_batches(args.val_batch_size, **reading)
+    multiple = arguments.batch_multiple(args)
+    train_batches = dataset.train_batches(
+        args.batch_size, seed=args.seed, multiple=multiple, **reading
+    )
+    test_batches = dataset.test_batches(args.val_batch_size, multiple=args.gpus, **reading)
     images_per_epoch = len(dataset.train) * dataset.train_repeats
     if args.accumulate_steps > 1:
+        filled = -(-images_per_epoch // multiple) * multiple
         train_batches = accumulation.SplitBatches(
-            train_batches, images_per_epoch, args.batch_size, args.accumulate_steps
+            train_batches, filled, args.batch_size, args.accumulate_steps
         )
 
     # ---------------------------------------------------------------- model
@@ -119,7 +140,7 @@ def main() -> int | None:
         f"{dataset.name}: {len(dataset.train)} training images, {images_per_epoch} per epoch, "
         f"{len(dataset.test)} test images, {len(dataset.class_names)} classes\n"
         f"{args.architecture}: {report.count_parameters(model)['trainable']:,} trainable "
-        f"parameters, on {report.describe_device()}",
+        f"parameters, on {report.describe_devices(devices)}",
         flush=True,
     )
 
@@ -156,7 +177,7 @@ def main() -> int | None:
             )
             if loaded:
                 resuming.restore(model, loaded, progress.data, args.snapshot)
-            resuming.fit(
+            fitting.fit(
                 model,
                 train_batches,
                 test_batches,
@@ -184,8 +205,7 @@ def main() -> int | None:
     if args.feature_dump:
         report.write_features(args.feature_dump, result, dataset)
     if args.log_dir:
-        report.write_result(args, model, dataset, result.scores, best, progress.seconds)
-    return None
+        report.write_result(args, model, dataset, result.scores, best, progress.seconds, devices)
 
 
 if __name__ == "__main__":

@@ -152,6 +152,7 @@ class Dataset:
         queue_size: int = 100,
         initial_epoch: int = 0,
         label_keys: Sequence[str] | None = None,
+        multiple: int = 1,
     ) -> BatchSequence:
         """Shuffled and augmented batches; every image `train_repeats` times per epoch.
 
@@ -162,15 +163,17 @@ class Dataset:
             queue_size: Most batches made ahead; their memory is bounded too.
             initial_epoch: Epoch to begin with, as after a resume.
             label_keys: Give the labels as a dictionary with these keys, one per output.
+            multiple: Fill up the last batch to a multiple of this (`datasets.sequence`), for
+                devices that share it.
 
         Returns:
             A `keras.utils.PyDataset` of `(images, labels)`: uint8 RGB `(batch, side, side, 3)` and
             int32 `(batch,)`. Pass it to `fit` with `shuffle=False`.
         """
-        return self._batches(
-            self.train, batch_size, workers, queue_size, label_keys, initial_epoch,
-            seed=seed, train=True, repeats=self.train_repeats,
-        )  # fmt: skip
+        reading = {"workers": workers, "queue_size": queue_size, "initial_epoch": initial_epoch}
+        reading |= {"label_keys": label_keys, "multiple": multiple}
+        options = {"seed": seed, "train": True, "repeats": self.train_repeats}
+        return self._batches(self.train, batch_size, reading, options)
 
     def test_batches(
         self,
@@ -179,15 +182,14 @@ class Dataset:
         workers: int = 8,
         queue_size: int = 100,
         label_keys: Sequence[str] | None = None,
+        multiple: int = 1,
     ) -> BatchSequence:
         """The test images in the order of `test`, centre-cropped; arguments as `train_batches`."""
-        return self._batches(
-            self.test, batch_size, workers, queue_size, label_keys, 0, seed=0, train=False
-        )
+        reading = {"workers": workers, "queue_size": queue_size}
+        reading |= {"label_keys": label_keys, "multiple": multiple}
+        return self._batches(self.test, batch_size, reading, {"seed": 0, "train": False})
 
-    def _batches(
-        self, split, batch_size, workers, queue_size, label_keys, initial_epoch, **options
-    ) -> BatchSequence:
+    def _batches(self, split, batch_size, reading, options) -> BatchSequence:
         from datasets.pipeline import ArrayPipeline, FilePipeline
         from datasets.sequence import BatchSequence
 
@@ -197,11 +199,4 @@ class Dataset:
         else:
             resize = spec.resize if options["train"] else (spec.test_resize, spec.test_resize)
             pipeline = FilePipeline(split, spec.image_size, resize, **options)
-        return BatchSequence(
-            pipeline,
-            batch_size,
-            workers=workers,
-            queue_size=queue_size,
-            initial_epoch=initial_epoch,
-            label_keys=label_keys,
-        )
+        return BatchSequence(pipeline, batch_size, **reading)

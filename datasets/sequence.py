@@ -24,6 +24,12 @@ class BatchSequence(keras.utils.PyDataset):
     A batch is `(images, labels)`: uint8 `(batch, side, side, 3)` and int32 `(batch,)`; the last
     one may be smaller. It depends on the seed, the epoch and the batch's place only.
 
+    Devices that share a batch need equal parts of it: with `multiple` above 1 the last batch is
+    filled up to a multiple of that with its own images over again, which have the label -1 and
+    do not count, and every batch has a third part, weights `(batch,)` float32. All weights of a
+    batch are the same, its size over the images that count: the mean over a filled batch, with
+    losses of 0 for the label -1, is then the mean over those images.
+
     Threads of our own make the batches ahead, several at one batch. Keras' enqueuer would give a
     whole batch to one thread, so that the first of every epoch takes as long as with one worker,
     and waits a tenth of a second at the end of each epoch; it is off (`workers=1` in Keras' sense).
@@ -44,8 +50,11 @@ class BatchSequence(keras.utils.PyDataset):
         queue_size: int,
         initial_epoch: int = 0,
         label_keys: Sequence[str] | None = None,
+        multiple: int = 1,
     ):
         super().__init__(workers=1)
+        if batch_size % multiple:
+            raise ValueError(f"batch_size {batch_size} is no multiple of {multiple}")
         batch_bytes = batch_size * pipeline.image_size**2 * 3
         self.queue_size = max(1, min(queue_size, QUEUE_BYTES // batch_bytes))
         if self.queue_size < queue_size:
@@ -61,6 +70,7 @@ class BatchSequence(keras.utils.PyDataset):
         self._pipeline = pipeline
         self._batch_size = batch_size
         self._label_keys = label_keys
+        self._multiple = multiple
         self._lock = threading.Lock()
         self._first_batch = 0
         self._begun = self._exhausted = False
@@ -101,9 +111,12 @@ class BatchSequence(keras.utils.PyDataset):
                     _cancel(other)
                 self._ahead.clear()
             raise
+        weights = ()
+        if self._multiple > 1:
+            images, labels, *weights = _fill_up(images, labels, self._multiple)
         if self._label_keys:
-            return images, dict.fromkeys(self._label_keys, labels)
-        return images, labels
+            labels = dict.fromkeys(self._label_keys, labels)
+        return images, labels, *weights
 
     def on_epoch_begin(self) -> None:
         self._begun, self._exhausted = True, False
@@ -129,6 +142,18 @@ class BatchSequence(keras.utils.PyDataset):
             for i in range(0, len(samples), step)
         ]
         return images, pipeline.labels[samples], tasks
+
+
+def _fill_up(images: np.ndarray, labels: np.ndarray, multiple: int):
+    """Images, labels and weights of a batch whose size is a multiple of a number."""
+    count = len(labels)
+    size = -(-count // multiple) * multiple
+    weights = np.full(size, size / count, np.float32)
+    if size == count:
+        return images, labels, weights
+    filled = np.full(size, -1, labels.dtype)
+    filled[:count] = labels
+    return images[np.arange(size) % count], filled, weights
 
 
 def _fill(pipeline: Pipeline, *args) -> None:

@@ -11,11 +11,18 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from architectures import check_embedding_dim, get_architecture
 from models import cifar_resnet, model_files, plain, resnet
 from models.heads import EmbeddingOutput, as_class_embeddings
-from models.layers import BatchNormalization, PadChannels, Standardize, kernel_l2
+from models.layers import (
+    BatchNormalization,
+    PadChannels,
+    Standardize,
+    kernel_l2,
+    set_batch_norm_groups,
+)
 from utils import UsageError, UserError, atomic_path, nearest_names
 
 __all__ = [
@@ -26,8 +33,10 @@ __all__ = [
     "Standardize",
     "build_model",
     "load_model",
+    "num_replicas",
     "save_model",
     "save_weights",
+    "set_batch_norm_groups",
 ]
 
 _FAMILIES = {"cifar_resnet": cifar_resnet, "plain": plain, "resnet": resnet}
@@ -65,7 +74,7 @@ class ImageClassifier(keras.Model):
     def class_embeddings(self) -> np.ndarray | None:
         """The class embeddings `(C, D)`; `None` for a softmax classifier."""
         head = self.embedding_head
-        return None if head is None else keras.ops.convert_to_numpy(head.class_embeddings)
+        return None if head is None else ops.convert_to_numpy(head.class_embeddings)
 
     def named_outputs(self, outputs) -> dict:
         """What the model returned, by output: `"prob"`, `"embedding"` or both."""
@@ -101,8 +110,28 @@ class ImageClassifier(keras.Model):
             Class indices `(n,)` and scores `(n, C)` (see `class_scores`).
         """
         outputs = self.predict(images, batch_size=batch_size, verbose=0)
-        scores = keras.ops.convert_to_numpy(self.class_scores(outputs))
+        scores = ops.convert_to_numpy(self.class_scores(outputs))
         return scores.argmax(axis=-1), scores
+
+    def compile(self, *args, **kwargs):
+        """As in Keras; adds the metric `mean_loss`, see `compute_loss`."""
+        super().compile(*args, **kwargs)
+        if not hasattr(self, "_mean_loss"):
+            self._mean_loss = keras.metrics.Mean(name="mean_loss")
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """As in Keras; also keeps the mean over images, the metric `mean_loss`.
+
+        Keras' own `loss` counts a batch by its size, whatever the weights. Here all weights of a
+        batch are its size over the images that count, as `datasets.sequence` has them.
+        """
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        images = ops.cast(ops.shape(keras.tree.flatten(y)[0])[0], "float32")
+        if sample_weight is not None:
+            images /= ops.mean(sample_weight)
+        # A replica's loss is its share of the whole batch's.
+        self._mean_loss.update_state(loss * num_replicas(), sample_weight=images)
+        return loss
 
     def get_compile_config(self):
         # Losses and metrics are `training`'s: with them in the file, an import of `models` alone
@@ -116,6 +145,18 @@ class ImageClassifier(keras.Model):
             "class_ids": list(self.class_ids),
             "info": self.info,
         }
+
+
+def num_replicas() -> int:
+    """How many devices run the same step on a part of the batch each, where code can tell.
+
+    That is so on TensorFlow; on JAX a step is one program for all devices.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def build_model(
@@ -223,9 +264,22 @@ def build_model(
 
 def save_model(model: ImageClassifier, path: str | os.PathLike) -> None:
     """Writes a `.keras` file that is complete in itself."""
-    # The same layers in a model that is not compiled: a compiled one's file has the optimiser's
-    # state too and is nearly twice as large.
-    uncompiled = ImageClassifier(
+    with atomic_path(path) as temporary:
+        _uncompiled(model).save(temporary)
+
+
+def save_weights(model: ImageClassifier, path: str | os.PathLike) -> None:
+    """Writes the weights alone, as a `.weights.h5` file."""
+    with atomic_path(path) as temporary:
+        _uncompiled(model).save_weights(temporary)
+
+
+def _uncompiled(model: ImageClassifier) -> ImageClassifier:
+    """The same layers in a model without the optimiser's and the metrics' state.
+
+    With that state a file is nearly twice as large.
+    """
+    return ImageClassifier(
         model.input,
         model.output,
         class_names=model.class_names,
@@ -233,14 +287,6 @@ def save_model(model: ImageClassifier, path: str | os.PathLike) -> None:
         info=model.info,
         name=model.name,
     )
-    with atomic_path(path) as temporary:
-        uncompiled.save(temporary)
-
-
-def save_weights(model: ImageClassifier, path: str | os.PathLike) -> None:
-    """Writes the weights alone, as a `.weights.h5` file."""
-    with atomic_path(path) as temporary:
-        model.save_weights(temporary)
 
 
 def load_model(path: str | os.PathLike) -> ImageClassifier:

@@ -106,6 +106,12 @@ class BatchNormalization(keras.layers.Layer):
     With `training=False` or `trainable=False` the running averages are used and not updated;
     before the first step they are mean 0 and variance 1.
 
+    Several devices normalise each their own share of a batch. With `groups` above 1 one device
+    does the same: a batch of B images is normalised in groups of B / `groups` consecutive images,
+    each with its own statistics, and the running averages take the mean over the groups. A batch
+    that `groups` does not divide raises `ValueError`, or TensorFlow's `InvalidArgumentError`
+    where its size is not known when the step is traced. See `set_batch_norm_groups`.
+
     `step`, the number of updates so far, is saved and restored with the layer and is one of its
     `non_trainable_variables`, but not of its `weights`: it is no parameter of the network.
 
@@ -123,6 +129,9 @@ class BatchNormalization(keras.layers.Layer):
             raise ValueError(f"momentum must be between 0 and 1, not {momentum}")
         self.momentum = momentum
         self.epsilon = epsilon
+        # A property of the run and not of the network, hence in no configuration or file: what
+        # was trained in groups, or on as many devices, is used and trained further without them.
+        self.groups = 1
 
     def build(self, input_shape):
         self.input_spec = keras.layers.InputSpec(ndim=len(input_shape), axes={-1: input_shape[-1]})
@@ -162,52 +171,67 @@ class BatchNormalization(keras.layers.Layer):
         if not (training and self.trainable):
             return self._normalize(inputs, self.moving_mean, self.moving_variance)
 
-        n = ops.cast(math.prod(ops.shape(inputs)[:-1]), "float32")
+        batch, *sides, _ = ops.shape(inputs)
+        if isinstance(batch, int) and batch % self.groups:
+            raise ValueError(
+                f"{self.name}: {batch} images cannot be normalised in {self.groups} groups of "
+                f"equal size; the batch size must be divisible by {self.groups}"
+            )
+        n = ops.cast(math.prod([batch // self.groups, *sides]), "float32")
         # A single value per channel has variance 0, whatever the factor: keep that finite.
         degrees_of_freedom = ops.maximum(n - 1.0, 1.0)
         is_image = len(inputs.shape) == 4
         if is_image and keras.backend.backend() == "tensorflow":
             outputs, mean, unbiased_variance = self._fused(inputs)
         else:
-            mean, variance = self._moments(inputs)
-            outputs = self._normalize(inputs, mean, variance)
+            outputs, mean, variance = self._composed(inputs)
             unbiased_variance = variance * (n / degrees_of_freedom)
         if is_image:
             unbiased_variance *= n / (degrees_of_freedom - self.epsilon)
         self._update_running_averages(mean, unbiased_variance)
         return outputs
 
-    def _moments(self, inputs):
-        """Mean and biased variance of the batch, `(channels,)`, float32."""
-        inputs = ops.cast(inputs, "float32")
-        return ops.moments(inputs, axes=list(range(len(inputs.shape) - 1)))
-
     def _normalize(self, inputs, mean, variance):
-        outputs = ops.batch_normalization(
-            ops.cast(inputs, "float32"),
-            mean,
-            variance,
-            axis=-1,
-            offset=self.beta,
-            scale=self.gamma,
-            epsilon=self.epsilon,
-        )
+        scale = self.gamma * ops.rsqrt(variance + self.epsilon)
+        outputs = ops.cast(inputs, "float32") * scale + (self.beta - mean * scale)
         return ops.cast(outputs, self.compute_dtype)
+
+    def _composed(self, inputs):
+        """Normalises a batch with what every backend has.
+
+        Returns:
+            The normalised batch, and the means over the groups of their means and of their biased
+            variances; the last two are `(channels,)` and float32.
+        """
+        shape = ops.shape(inputs)
+        # An axis of the groups, and no loop over them: where the batch is sharded over devices
+        # that divide the groups, the compiler then keeps each group's statistics on its device.
+        grouped = ops.reshape(ops.cast(inputs, "float32"), (self.groups, -1, *shape[1:]))
+        axes = list(range(1, len(shape)))
+        mean, variance = ops.moments(grouped, axes=axes, keepdims=True)
+        outputs = ops.reshape(self._normalize(grouped, mean, variance), shape)
+        axes = [0, *axes]
+        return outputs, ops.mean(mean, axis=axes), ops.mean(variance, axis=axes)
 
     def _fused(self, inputs):
         """TensorFlow's own kernel: the same numbers at a fraction of the passes over the data.
 
         Without XLA what `keras.ops` composes is not fused, least of all its gradient: on a CPU
-        a training step of resnet-32-fc takes 1.4 times as long.
+        a training step of resnet-32-fc takes 1.4 times as long, and 1.2 times in 4 groups.
 
         Returns:
-            The normalised batch, its mean and its unbiased variance; the last two are float32.
+            As `_composed`, but with the unbiased variance.
         """
         import tensorflow as tf
 
-        return tf.compat.v1.nn.fused_batch_norm(
-            inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
-        )
+        groups = [
+            tf.compat.v1.nn.fused_batch_norm(
+                group, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
+            )
+            for group in tf.split(inputs, self.groups)
+        ]
+        outputs, means, variances = zip(*groups, strict=True)
+        return tf.concat(outputs, 0), tf.reduce_mean(means, 0), tf.reduce_mean(variances, 0)
 
     def _update_running_averages(self, mean, variance):
         # The debiased average follows from itself: m_t = m_{t−1} + α_t (x_t − m_{t−1}) with
@@ -223,3 +247,23 @@ class BatchNormalization(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "momentum": self.momentum, "epsilon": self.epsilon}
+
+
+def set_batch_norm_groups(model: keras.Model, groups: int) -> None:
+    """Lets every `BatchNormalization` of a model, and of models in it, normalise in groups.
+
+    To be called before the model is trained: a training step that is compiled keeps its groups.
+
+    Args:
+        groups: Number of groups that a batch, as the layers see it, is split into; at least 1.
+            Under `tf.distribute` a layer sees the batch of one replica, so it takes the replica's
+            share of the groups. Under `keras.distribution` it sees the global batch; the number
+            of devices should divide the groups, lest features have to travel between devices.
+    """
+    if groups < 1:
+        raise ValueError(f"groups must be at least 1, not {groups}")
+    for layer in model.layers:
+        if isinstance(layer, BatchNormalization):
+            layer.groups = groups
+        elif isinstance(layer, keras.Model):
+            set_batch_norm_groups(layer, groups)

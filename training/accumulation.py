@@ -14,8 +14,8 @@ class SplitBatches(keras.utils.PyDataset):
     normalisation is the exception: it sees each part alone.
 
     Args:
-        batches: The whole batches.
-        num_images: Images of an epoch.
+        batches: The whole batches, with weights or without.
+        num_images: Images of an epoch, counting those that fill up the last batch.
         batch_size: Images of a batch but for the last.
         parts: Parts of each batch.
 
@@ -52,12 +52,12 @@ class SplitBatches(keras.utils.PyDataset):
         number, part = divmod(index + self._first_part, self.parts)
         if self._whole is None or self._whole[0] != (self._batches.epoch, number):
             self._whole = (self._batches.epoch, number), self._batches[number]
-        images, labels = self._whole[1]
+        images, labels, *weights = self._whole[1]
         chosen = np.array_split(np.arange(len(images)), self.parts)[part]
-        weights = np.full(len(chosen), len(chosen) * self.parts / len(images), "float32")
-        if isinstance(labels, dict):
-            return images[chosen], {key: y[chosen] for key, y in labels.items()}, weights
-        return images[chosen], labels[chosen], weights
+        share = np.full(len(chosen), len(chosen) * self.parts / len(images), "float32")
+        if weights:
+            share *= weights[0][chosen]
+        return images[chosen], keras.tree.map_structure(lambda y: y[chosen], labels), share
 
     def on_epoch_begin(self) -> None:
         self._batches.on_epoch_begin()

@@ -51,10 +51,7 @@ def check_training_arguments(args: argparse.Namespace) -> argparse.Namespace:
             "only; use fewer parts"
         )
     args.val_batch_size = args.val_batch_size or args.batch_size
-    if args.gpus > 1:
-        raise UsageError(
-            f"--gpus {args.gpus}: training on several GPUs is not available yet; use --gpus 1"
-        )
+    _check_devices(args)
     _check_snapshot(args)
     for flag, suffix in (("model", ".keras"), ("weight", ".weights.h5"), ("feature", ".npz")):
         path = getattr(args, f"{flag}_dump")
@@ -252,6 +249,32 @@ def _check_finetuning(args: argparse.Namespace) -> None:
     check_input_file("--finetune", args.finetune, _WEIGHT_FILES)
     if args.finetune_init is None:
         args.finetune_init = 8 if args.embedding else 3
+
+
+def _check_devices(args: argparse.Namespace) -> None:
+    replicas = args.gpus
+    args.bn_groups = args.bn_groups or replicas
+    if args.bn_groups % replicas:
+        raise UsageError(
+            f"--bn_groups {args.bn_groups}: is no multiple of --gpus {replicas}, each of which "
+            f"normalises its part of a batch alone; use {replicas} or a multiple"
+        )
+    parts = f" x --accumulate_steps {args.accumulate_steps}" if args.accumulate_steps > 1 else ""
+    for flag, multiple, why in (
+        ("batch_size", batch_multiple(args), f"--bn_groups {args.bn_groups}{parts}"),
+        ("val_batch_size", replicas, f"--gpus {replicas}"),
+    ):
+        size = getattr(args, flag)
+        if size % multiple:
+            fitting = " or ".join(
+                str(n) for n in (size - size % multiple, size - size % multiple + multiple) if n
+            )
+            raise UsageError(f"--{flag} {size}: cannot be parted evenly by {why}; use {fitting}")
+
+
+def batch_multiple(args: argparse.Namespace) -> int:
+    """Of what the size of every batch of a training is a multiple, the last one included."""
+    return args.bn_groups * args.accumulate_steps if args.bn_groups > 1 else 1
 
 
 def _check_schedule(args: argparse.Namespace) -> None:

@@ -69,7 +69,10 @@ def learning_rate(
         callbacks.insert(
             0,
             keras.callbacks.ReduceLROnPlateau(
-                monitor="val_loss", patience=args.sgd_patience, min_lr=args.sgd_min_lr
+                monitor="val_mean_loss",
+                mode="min",
+                patience=args.sgd_patience,
+                min_lr=args.sgd_min_lr,
             ),
         )
     return callbacks
@@ -283,8 +286,9 @@ def append_events(path: Path, events: Sequence[dict[str, Any]]) -> None:
 def epoch_scores(logs: dict[str, float]) -> dict[str, float]:
     """The losses and accuracies of an epoch's logs.
 
-    Of a loss that belongs to one of two outputs, Keras averages batches instead of images on
-    TensorFlow, so that a small last batch counts too much: `mean_loss` is our own average.
+    Keras' own averages of losses are not those of the images: it counts a batch that was filled up
+    by its size, and of a loss that belongs to one of two outputs it averages batches on
+    TensorFlow. `mean_loss` is our own average.
     """
     means = {name.replace("mean_loss", "loss"): name for name in logs if "mean_loss" in name}
     return {

@@ -101,7 +101,8 @@ def evaluate(
         top_k: Further accuracies among the k best.
         features: Whether a classifier without an embedding also gives its pooled features.
     """
-    outputs = _predict(model, batches, pooled=features and model.class_embeddings is None)
+    pooled = features and model.class_embeddings is None
+    outputs = _predict(model, batches, len(labels), pooled=pooled)
     regularisation = sum(float(ops.convert_to_numpy(loss)) for loss in model.losses)
     class_scores = ops.convert_to_numpy(model.class_scores(outputs))
     scores = {
@@ -124,14 +125,17 @@ def evaluate(
     )
 
 
-def _predict(model, batches, pooled):
+def _predict(model, batches, num_images, pooled):
     """The model's outputs as a dictionary of arrays, with the pooled features if asked for."""
+    named = model.named_outputs
     if pooled:
         model = keras.Model(
             model.inputs, {"prob": model.output, "features": model.get_layer("avg_pool").output}
         )
-        return model.predict(batches, verbose=0)
-    return model.named_outputs(model.predict(batches, verbose=0))
+    outputs = model.predict(batches, verbose=0)
+    # What a last batch was filled up with, so that several devices could share it.
+    outputs = keras.tree.map_structure(lambda output: output[:num_images], outputs)
+    return outputs if pooled else named(outputs)
 
 
 def _mean_loss(loss, labels, outputs):

@@ -10,7 +10,7 @@ import numpy as np
 
 import sgdr
 from models import EmbeddingOutput, weight_files
-from training import callbacks, resuming, snapshots
+from training import callbacks, fitting, resuming, snapshots
 from training.losses import compile_model
 from utils import UserError
 
@@ -144,7 +144,7 @@ def train_new_layers(
         )
         if loaded:
             resuming.restore(model, loaded, progress.data, args.snapshot)
-        resuming.fit(
+        fitting.fit(
             model, *batches, epochs=args.finetune_init, progress=progress, verbose=int(show_bar)
         )
     compile_model(args, model)

@@ -1,4 +1,4 @@
-"""The losses and metrics of the paper, on integer labels.
+"""The losses of the paper, on integer labels; the label -1 marks an image that does not count.
 
 Paper: Barz & Denzler, *Deep Learning on Small Datasets without Pre-Training using Cosine Loss*,
 WACV 2020, section 3. φ(y) is the embedding of class y, f(x) the network's features.
@@ -12,7 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from models.heads import class_scores
+from training.metrics import ClassAccuracy, MeanLoss, labels_that_count
+from training.optimizers import make_optimizer
 
 
 class EmbeddingLossKind(NamedTuple):
@@ -62,9 +63,9 @@ class EmbeddingLoss(keras.losses.Loss):
         self.class_embeddings = np.asarray(class_embeddings, "float32")
 
     def call(self, y_true, y_pred):
-        labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
+        labels, counts = labels_that_count(y_true)
         targets = ops.take(ops.convert_to_tensor(self.class_embeddings), labels, axis=0)
-        return self.formula(targets, y_pred)
+        return counts * self.formula(targets, y_pred)
 
 
 class CrossEntropy(keras.losses.Loss):
@@ -89,51 +90,12 @@ class CrossEntropy(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         num_classes = y_pred.shape[-1]
-        labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
+        labels, counts = labels_that_count(y_true)
         targets = ops.one_hot(labels, num_classes, dtype=y_pred.dtype)
         if self.label_smoothing:
             others = self.label_smoothing / (num_classes - 1)
             targets = targets * (1.0 - self.label_smoothing - others) + others
-        return -ops.sum(targets * ops.log(ops.maximum(y_pred, self.smallest)), axis=-1)
-
-
-class ClassAccuracy(keras.metrics.Mean):
-    """The share of images whose class is among the k best, in [0, 1].
-
-    Labels are class indices of shape (batch,). Outputs are probabilities (batch, classes), or an
-    embedding (batch, dimensions) where class embeddings are given. The best class is the first of
-    those with the highest score, as in `numpy.argmax`.
-
-    Args:
-        k: How many classes count.
-        class_embeddings: φ as an array of shape (classes, dimensions), or `None`.
-        metric: How class embeddings are compared (`EmbeddingLossKind.metric`).
-    """
-
-    def __init__(
-        self,
-        k: int = 1,
-        class_embeddings: np.ndarray | None = None,
-        metric: str = "dot",
-        name: str = "acc",
-        **kwargs,
-    ):
-        super().__init__(name=name, **kwargs)
-        self.k = k
-        self.metric = metric
-        self.class_embeddings = class_embeddings
-
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
-        scores = y_pred
-        if self.class_embeddings is not None:
-            embeddings = ops.convert_to_tensor(self.class_embeddings, "float32")
-            scores = class_scores(y_pred, embeddings, self.metric)
-        if self.k == 1:
-            hits = ops.equal(ops.cast(ops.argmax(scores, axis=-1), "int32"), labels)
-        else:
-            hits = ops.in_top_k(labels, scores, self.k)
-        super().update_state(ops.cast(hits, "float32"), sample_weight)
+        return -counts * ops.sum(targets * ops.log(ops.maximum(y_pred, self.smallest)), axis=-1)
 
 
 def output_losses(model) -> dict[str, tuple[keras.losses.Loss, float]]:
@@ -175,8 +137,8 @@ def compile_classifier(
             *(ClassAccuracy(k, name=f"top{k}_acc", **compared) for k in top_k),
         ]
         if len(output_losses(model)) > 1:
-            # Keras' own averages are not those of the images (`callbacks.EpochReport`).
-            metrics[output].append(keras.metrics.MeanMetricWrapper(loss.call, name="mean_loss"))
+            # Keras' own averages are not those of the images (`callbacks.epoch_scores`).
+            metrics[output].append(MeanLoss(loss))
     if len(losses) == 1:
         # A model with one output returns a plain tensor, and its metrics have no prefix.
         [losses], weights, [metrics] = losses.values(), None, metrics.values()
@@ -185,11 +147,4 @@ def compile_classifier(
 
 def compile_model(args: Namespace, model: keras.Model) -> None:
     """Compiles an `ImageClassifier` with the optimiser, anew, that resolved arguments ask for."""
-    optimizer = keras.optimizers.SGD(
-        momentum=0.9,
-        nesterov=args.nesterov,
-        # Keras 2's `clipnorm` was the norm of all gradients together, which is called this today.
-        global_clipnorm=args.clipgrad or None,
-        gradient_accumulation_steps=args.accumulate_steps if args.accumulate_steps > 1 else None,
-    )
-    compile_classifier(model, optimizer, top_k=args.top_k_acc)
+    compile_classifier(model, make_optimizer(args), top_k=args.top_k_acc)

@@ -321,12 +321,28 @@ def _add_schedule_arguments(parser):
 def _add_device_arguments(parser):
     group = parser.add_argument_group("device")
     group.add_argument(
-        "--gpus", type=number(int, least=1), default=1, metavar="N", help="only 1 so far"
+        "--gpus",
+        type=number(int, least=1),
+        default=1,
+        metavar="N",
+        help="GPUs that share every batch, in equal parts",
     )
     group.add_argument(
         "--gpu_merge",
         action="store_true",
-        help="merge gradients on the GPUs; with one GPU there is nothing to merge",
+        help="merge gradients on the GPUs instead of on the CPU; on JAX it is always so",
+    )
+    group.add_argument(
+        "--simulate_devices",
+        action="store_true",
+        help="in place of GPUs, make the CPU look like as many devices; to try it, it is no faster",
+    )
+    group.add_argument(
+        "--bn_groups",
+        type=number(int, least=1),
+        metavar="G",
+        help="batch normalisation takes its statistics from each of G equal parts of a batch: "
+        "G on one GPU is what G GPUs do (default: one part per GPU)",
     )
     group.add_argument(
         "--precision",

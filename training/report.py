@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from datasets.parallel import num_cores
+from training.distribution import Distribution
 from utils import atomic_path
 
 
@@ -27,6 +28,15 @@ def describe_device() -> str:
         if jax.devices()[0].platform != "cpu":
             return jax.devices()[0].device_kind
     return f"CPU, {num_cores()} cores ({platform.machine()})"
+
+
+def describe_devices(devices: Distribution) -> str:
+    """The devices of a training in words, as in `NVIDIA H100` or `4 x NVIDIA H100, …`."""
+    if devices.replicas == 1:
+        return describe_device()
+    simulated = devices.devices[0].startswith("cpu")
+    what = f"simulated devices of {describe_device()}" if simulated else describe_device()
+    return f"{devices.replicas} x {what}; gradients: {devices.reduction}"
 
 
 def versions() -> dict[str, str]:
@@ -100,6 +110,7 @@ def write_result(
     scores: dict[str, float],
     best: dict[str, float],
     wall_seconds: float,
+    devices: Distribution,
 ) -> None:
     """Writes `result.json`: everything needed to know what a run was and what came of it.
 
@@ -110,6 +121,7 @@ def write_result(
         scores: Of the final weights, by name.
         best: The row of the best epoch.
         wall_seconds: Time of the training and its evaluations, over all its resumptions.
+        devices: What it was trained on.
     """
     write_json(
         Path(args.log_dir) / "result.json",
@@ -119,6 +131,7 @@ def write_result(
             "dataset": dataset.counts(),
             "parameters": count_parameters(model),
             "device": describe_device(),
+            "distribution": devices.describe(args.bn_groups),
             "versions": versions(),
             "final": scores,
             "best": best,

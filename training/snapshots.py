@@ -30,6 +30,8 @@ _FREE = {
     "data_root", "read_workers", "queue_size", "cache", "cache_dir", "check_data",
     "no_progress", "log_dir", "model_dump", "weight_dump", "feature_dump",
     "snapshot", "snapshot_every", "snapshot_best", "snapshot_allow", "initial_epoch", "epochs",
+    # With as many `bn_groups` these change the last digits only.
+    "gpus", "gpu_merge", "simulate_devices",
 }  # fmt: skip
 
 # What `--snapshot_allow` may let differ: the rates and limits that a training which diverged needs

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import os
 import subprocess
@@ -280,3 +281,35 @@ def test_queue_is_bounded_in_memory(flowers_64, monkeypatch, caplog):
     assert batches.queue_size == 3
     assert "queue of 3 batches instead of 32" in caplog.text
     assert flowers_64.train_batches(4, seed=0, queue_size=2).queue_size == 2
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_a_last_batch_is_filled_up_with_its_own_images(digits, count):
+    digits = digits_of(digits, 12 + count)
+    whole = digits.test_batches(12, workers=1)
+    filled = digits.test_batches(12, workers=1, multiple=4)
+    assert len(filled) == len(whole) == 2
+    (x, y), (x_filled, y_filled, weights) = whole[0], filled[0]
+    np.testing.assert_array_equal(x_filled, x)
+    np.testing.assert_array_equal(y_filled, y)
+    np.testing.assert_array_equal(weights, np.ones(12, np.float32))
+    (x, y), (x_filled, y_filled, weights) = whole[1], filled[1]
+    size = -(-count // 4) * 4
+    assert len(x_filled) == len(y_filled) == len(weights) == size
+    np.testing.assert_array_equal(x_filled[:count], x)
+    np.testing.assert_array_equal(y_filled[:count], y)
+    assert (y_filled[count:] == -1).all()
+    # No image of its own would be a group without statistics.
+    assert all(any(np.array_equal(image, own) for own in x) for image in x_filled[count:])
+    # The mean over the filled batch is that over the images which count.
+    losses = np.where(y_filled >= 0, np.arange(size), 0)
+    assert np.mean(weights * losses) == pytest.approx(np.arange(count).mean())
+
+
+def digits_of(digits, number):
+    return dataclasses.replace(digits, test=digits.test.take(np.arange(number)))
+
+
+def test_a_batch_size_that_no_devices_can_share(digits):
+    with pytest.raises(ValueError, match="batch_size 10 is no multiple of 4"):
+        digits.test_batches(10, multiple=4)

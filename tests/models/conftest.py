@@ -23,3 +23,18 @@ def gradient():
         return tape.gradient(value, tensor).numpy()
 
     return gradient
+
+
+@pytest.fixture(params=["float32", "mixed_bfloat16", "mixed_float16"])
+def policy(request):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_dtype_policy(before)
+
+
+@pytest.fixture(params=["backend's path", "keras.ops"])
+def path(request, monkeypatch):
+    """Batch normalisation of images as the backend in use does it, and as the others do it."""
+    if request.param == "keras.ops":
+        monkeypatch.setattr(keras.backend, "backend", lambda: "another")

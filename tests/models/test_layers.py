@@ -7,21 +7,6 @@ from models.layers import BatchNormalization, PadChannels, Standardize
 MOMENTUM, EPSILON = 0.99, 1e-3
 
 
-@pytest.fixture(params=["float32", "mixed_bfloat16", "mixed_float16"])
-def policy(request):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(request.param)
-    yield request.param
-    keras.config.set_dtype_policy(before)
-
-
-@pytest.fixture(params=["backend's path", "keras.ops"])
-def path(request, monkeypatch):
-    """Batch normalisation of images as the backend in use does it, and as the others do it."""
-    if request.param == "keras.ops":
-        monkeypatch.setattr(keras.backend, "backend", lambda: "another")
-
-
 def numpy_of(tensor) -> np.ndarray:
     return keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32"))
 

@@ -9,8 +9,19 @@ import numpy as np
 import datasets
 import models
 import sgdr
-from training import accumulation, arguments, callbacks, losses, parsers, resuming, signals
+from training import (
+    accumulation,
+    arguments,
+    callbacks,
+    distribution,
+    fitting,
+    losses,
+    parsers,
+    resuming,
+    signals,
+)
 
+ONE_DEVICE = distribution.Distribution(("cpu:0",), "none")
 TIMES = ("seconds", "images_per_second")
 
 
@@ -48,7 +59,8 @@ def small_model(args):
     """A network that compiles in a second: convolution, batch normalisation, softmax or both."""
     images = keras.Input((8, 8, 3), name="image")
     x = models.Standardize((127,) * 3, (60,) * 3, name="standardize")(images)
-    x = keras.layers.Conv2D(4, 3, activation="relu", name="conv")(x)
+    # Smooth, so that rounding stays rounding: at the kink of a ReLU it becomes another gradient.
+    x = keras.layers.Conv2D(4, 3, activation="tanh", name="conv")(x)
     x = models.BatchNormalization(name="bn")(x)
     x = keras.layers.Flatten(name="flatten")(x)
     names = [str(i) for i in range(10)]
@@ -61,16 +73,28 @@ def small_model(args):
         head.class_embeddings.assign(np.eye(10))
     outputs = {"embedding": x} if args.embedding else {}
     if args.cls_weight or not args.embedding:
-        outputs["prob"] = keras.layers.Dense(10, activation="softmax", name="prob")(x)
+        outputs["prob"] = keras.layers.Dense(
+            10, activation="softmax", dtype="float32", name="prob"
+        )(x)
     if len(outputs) == 1:
         [outputs] = outputs.values()
     return models.ImageClassifier(images, outputs, class_names=names, info=info)
 
 
 class Run:
-    """One start of a program that trains on digits, as `learn_classifier.py` does it."""
+    """One start of a program that trains on digits, as `learn_classifier.py` does it.
 
-    def __init__(self, flags, interruption=None):
+    Args:
+        flags: Of the command line.
+        interruption: A further callback.
+        devices: As the flags would choose them; several have to be there already.
+    """
+
+    def __init__(self, flags, interruption=None, devices=ONE_DEVICE):
+        with devices.scope():
+            self._run(flags, interruption)
+
+    def _run(self, flags, interruption):
         args = parsers.training_parser().parse_args(
             ["--dataset", "digits-sub3", "--batch_size", "100", "--read_workers", "1", *flags]
         )
@@ -79,11 +103,16 @@ class Run:
         keras.utils.set_random_seed(args.seed)
         dataset = datasets.load_dataset(args.dataset, seed=args.seed)
         keys = ("embedding", "prob") if args.cls_weight else None
-        train = dataset.train_batches(100, seed=args.seed, workers=1, label_keys=keys)
-        test = dataset.test_batches(200, workers=1, label_keys=keys)
+        multiple = arguments.batch_multiple(args)
+        reading = {"workers": 1, "label_keys": keys}
+        train = dataset.train_batches(100, seed=args.seed, multiple=multiple, **reading)
+        test = dataset.test_batches(200, multiple=args.gpus, **reading)
         if args.accumulate_steps > 1:
-            train = accumulation.SplitBatches(train, 990, 100, args.accumulate_steps)
+            filled = -(-990 // multiple) * multiple
+            train = accumulation.SplitBatches(train, filled, 100, args.accumulate_steps)
+        self.test = test, dataset.test.labels
         self.model = small_model(args)
+        models.set_batch_norm_groups(self.model, args.bn_groups // models.num_replicas())
         losses.compile_model(args, self.model)
         self.history = callbacks.EpochReport(990, args.epochs, args.log_dir, print_line=False)
         schedule = sgdr.with_decay(sgdr.make_schedule(args), args.max_decay, args.epochs)
@@ -113,7 +142,7 @@ class Run:
         self.stop.install()
         try:
             with self.stop.deferred():
-                resuming.fit(self.model, train, test, epochs=args.epochs, progress=self.progress)
+                fitting.fit(self.model, train, test, epochs=args.epochs, progress=self.progress)
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import datasets
-from training import accumulation, callbacks, losses, resuming
+from training import accumulation, callbacks, fitting, losses
 from utils import UsageError, UserError
 
 from .small_run import At, Killed, Run, assert_same
@@ -35,6 +35,15 @@ def test_parts_make_up_the_batches(dataset):
         of_parts = np.split(values, np.cumsum([len(part[1]) for part in own])[:-1])
         means = [np.mean(v * part[2]) for v, part in zip(of_parts, own, strict=True)]
         assert np.mean(means) == pytest.approx(values.mean(), rel=1e-6)
+
+
+def test_parts_of_batches_that_are_filled_up(dataset):
+    whole = dataset.train_batches(96, seed=0, workers=1, multiple=12)
+    *_, (images, labels, weights) = whole
+    *_, last = accumulation.SplitBatches(whole, 996, 96, 3)
+    assert len(images) == 36
+    for array, part in zip((images, labels, weights), last, strict=True):
+        np.testing.assert_array_equal(part, array[24:])
 
 
 def plain_model():
@@ -98,5 +107,5 @@ def test_out_of_memory_names_what_takes_it():
 
 
 def test_other_errors_are_not_mistaken_for_it():
-    assert not resuming._is_out_of_memory(ValueError("incompatible shapes"))
-    assert resuming._is_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: Out of memory while"))
+    assert not fitting._is_out_of_memory(ValueError("incompatible shapes"))
+    assert fitting._is_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: Out of memory while"))

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+import models
 import sgdr
 from training import callbacks, parsers
 from utils import UserError
@@ -26,7 +27,9 @@ def fit(flags, epochs, extra=(), labels=None):
     """Trains a tiny model with a schedule's callbacks; the rates of all steps."""
     args = parsers.training_parser().parse_args(flags.split())
     schedule = sgdr.with_decay(sgdr.make_schedule(args), args.max_decay, epochs)
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+    inputs = keras.Input((3,))
+    outputs = keras.layers.Dense(1, kernel_initializer="zeros")(inputs)
+    model = models.ImageClassifier(inputs, outputs)
     model.compile(keras.optimizers.SGD(), loss="mse")
     images = np.ones((STEPS, 3), "float32")
     labels = np.zeros((STEPS, 1), "float32") if labels is None else labels

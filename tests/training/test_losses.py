@@ -7,7 +7,7 @@ from keras import ops
 
 import models
 from models.heads import EmbeddingOutput
-from training import losses, parsers
+from training import losses, metrics, parsers
 
 CLASSES, DIM, BATCH = 5, 7, 6
 
@@ -142,7 +142,7 @@ def test_label_smoothing_is_not_that_of_keras():
 
 
 def test_accuracy_counts_the_first_of_equal_scores():
-    metric = losses.ClassAccuracy()
+    metric = metrics.ClassAccuracy()
     metric.update_state(np.array([0, 1, 1]), np.array([[0.5, 0.5], [0.5, 0.5], [0.1, 0.9]]))
     assert float(metric.result()) == pytest.approx(2 / 3)
 
@@ -158,7 +158,7 @@ def test_accuracy_by_class_embedding(metric, k, rng):
     else:
         scores = -((outputs[:, None] - phi[None]) ** 2).sum(axis=2)
     best = np.argsort(-scores, axis=1)[:, :k]
-    accuracy = losses.ClassAccuracy(k, phi, metric)
+    accuracy = metrics.ClassAccuracy(k, phi, metric)
     accuracy.update_state(labels[:90], outputs[:90])
     accuracy.update_state(labels[90:], outputs[90:])
     assert float(accuracy.result()) == pytest.approx(np.mean(best == labels[:, None]) * k)
@@ -200,3 +200,53 @@ def optimizer_of(flags):
 
 def test_the_names_of_the_losses_are_those_of_the_command_line():
     assert set(losses.EMBEDDING_LOSSES) == set(parsers.EMBEDDING_LOSS_NAMES)
+
+
+@pytest.mark.parametrize("name", ["inv_corr", "cross_entropy"])
+def test_the_label_minus_1_does_not_count(rng, name):
+    outputs = rng.normal(size=(BATCH, CLASSES)).astype("float32")
+    if name == "inv_corr":
+        loss = losses.EmbeddingLoss(name, np.eye(CLASSES))
+    else:
+        loss = losses.CrossEntropy(label_smoothing=0.1)
+        outputs = np.exp(outputs) / np.exp(outputs).sum(axis=1, keepdims=True)
+    labels = np.array([3, 0, -1, 4, -1, 1])
+    counts = labels >= 0
+    values = ops.convert_to_numpy(loss.call(labels, outputs))
+    alone = ops.convert_to_numpy(loss.call(labels[counts], outputs[counts]))
+    np.testing.assert_array_equal(values[~counts], 0)
+    np.testing.assert_allclose(values[counts], alone)
+    mean, accuracy = metrics.MeanLoss(loss), metrics.ClassAccuracy()
+    mean.update_state(labels, outputs)
+    accuracy.update_state(labels, outputs)
+    assert float(mean.result()) == pytest.approx(alone.mean(), rel=1e-6)
+    hits = outputs.argmax(axis=1) == labels
+    assert float(accuracy.result()) == pytest.approx(hits[counts].mean())
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_images(rng):
+    """Of batches of 6 and, filled up to 4, of 3 images, with a weight decay that counts too."""
+    images = keras.Input((4,))
+    outputs = keras.layers.Dense(CLASSES, "softmax", kernel_regularizer="l2")(images)
+    names = [str(i) for i in range(CLASSES)]
+    info = {"loss": "cross_entropy", "cls_weight": 0, "label_smoothing": 0}
+    model = models.ImageClassifier(images, outputs, class_names=names, info=info)
+    losses.compile_classifier(model, keras.optimizers.SGD(0.0))
+    x, y = rng.normal(size=(9, 4)).astype("float32"), rng.integers(CLASSES, size=9)
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            if index == 0:
+                return x[:6], y[:6], np.ones(6, "float32")
+            filled = [6, 7, 8, 6]
+            labels = np.where(np.arange(4) < 3, y[filled], -1)
+            return x[filled], labels, np.full(4, 4 / 3, "float32")
+
+    scores = model.evaluate(Batches(), return_dict=True, verbose=0)
+    logits = x.astype("float64") @ ops.convert_to_numpy(model.layers[-1].kernel).astype("float64")
+    wanted = numpy_cross_entropy(logits, y, 0.0).mean() + float(sum(model.losses))
+    assert scores["mean_loss"] == pytest.approx(wanted, rel=1e-6)
+    assert scores["acc"] == pytest.approx(np.mean(logits.argmax(axis=1) == y))

@@ -1,0 +1,82 @@
+"""Trains on simulated devices; a program, as devices are split before the first computation.
+
+python -m tests.training.equal_runs FLAGS
+
+prints as JSON how far trainings on 1, 2 and 4 devices are apart, and whether one on 2 devices that
+is killed three times ends as if it were not.
+"""
+
+import json
+import sys
+import tempfile
+
+import keras
+import numpy as np
+
+from training import distribution, evaluation
+
+from .small_run import ONE_DEVICE, TIMES, At, Killed, Run, assert_same
+
+SCHEDULE = "--lr_schedule SGD --sgd_schedule 1:0.01,99".split()
+
+
+class StepLosses(keras.callbacks.Callback):
+    """The mean loss since the epoch began, after every step."""
+
+    def __init__(self):
+        super().__init__()
+        self.losses = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.losses.append(float(logs["mean_loss"]))
+
+
+def start(flags, number, interruption=None):
+    cpus = [f"cpu:{i}" for i in range(number)]
+    devices = ONE_DEVICE if number == 1 else distribution.over(cpus, "--gpu_merge" in flags)
+    flags = ["--bn_groups", "4", "--gpus", str(number), *SCHEDULE, *flags]
+    return Run(flags, interruption, devices)
+
+
+def train(flags, number):
+    step_losses = StepLosses()
+    run = start(flags, number, step_losses)
+    scores = evaluation.evaluate(run.model, *run.test).scores
+    rows = [{k: v for k, v in row.items() if k not in TIMES} for row in run.history.rows]
+    return {
+        "losses": np.array(step_losses.losses),
+        "weights": np.concatenate([array.ravel() for array in run.variables]),
+        "history": np.array([list(row.values()) for row in rows]),
+        "scores": np.array(list(scores.values())),
+    }
+
+
+def is_resumed_exactly(flags):
+    whole = start(flags, 2)
+    with tempfile.TemporaryDirectory() as directory:
+        kept = [*flags, "--snapshot", f"{directory}/s", "--snapshot_every", "1e-9"]
+        for place in (At(0, 4), At(0, 0, in_evaluation=True), At(1, 7)):
+            try:
+                start(kept, 2, place)
+            except Killed:
+                continue
+            return False
+        assert_same(start(kept, 2), whole)
+    return True
+
+
+def main():
+    flags = sys.argv[1:]
+    distribution.simulate_devices(4)
+    if "--precision" in flags:
+        keras.config.set_dtype_policy(flags[flags.index("--precision") + 1])
+    one, *others = (train(["--epochs", "5", *flags], number) for number in (1, 2, 4))
+    report = {"steps": len(one["losses"]), "finite": bool(np.isfinite(one["weights"]).all())}
+    for name, values in one.items():
+        report[name] = max(float(np.abs(other[name] - values).max()) for other in others)
+    report["resumed"] = is_resumed_exactly(["--epochs", "2", *flags])
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Data parallelism on one machine: which devices share a batch, and how gradients are merged.
+
+On TensorFlow by `tf.distribute.MirroredStrategy`: every device has a replica of the network and
+runs the step on its part of the batch. On JAX by `keras.distribution.DataParallel`: the step is one
+program, which the compiler parts.
+"""
+
+import contextlib
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from utils import UsageError
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """The devices of a training.
+
+    Attributes:
+        devices: Their names.
+        reduction: How their gradients are merged, in words.
+        engine: Keras' distribution or TensorFlow's strategy; `None` for a single device.
+    """
+
+    devices: tuple[str, ...]
+    reduction: str
+    engine: Any = None
+
+    @property
+    def replicas(self) -> int:
+        """The parts that a batch is split into."""
+        return len(self.devices)
+
+    def scope(self) -> contextlib.AbstractContextManager:
+        """Where the network is built, trained and evaluated."""
+        return contextlib.nullcontext() if self.engine is None else self.engine.scope()
+
+    def describe(self, groups: int) -> dict[str, Any]:
+        """What `result.json` says of it.
+
+        Args:
+            groups: Groups of a batch for batch normalisation.
+        """
+        return {
+            "devices": list(self.devices),
+            "replicas": self.replicas,
+            "batch_norm_groups": groups,
+            "reduction": self.reduction,
+        }
+
+
+def choose(args: Namespace) -> Distribution:
+    """The devices that arguments ask for; call it before anything is computed.
+
+    Args:
+        args: Resolved arguments: `gpus`, `gpu_merge` and `simulate_devices`.
+
+    Raises:
+        UsageError: There are fewer devices.
+    """
+    if args.simulate_devices:
+        simulate_devices(args.gpus)
+    kind = "cpu" if args.simulate_devices else "gpu"
+    if args.gpus == 1:
+        return Distribution(tuple(_found(kind)[:1]) or ("cpu:0",), "none")
+    found = _found(kind)
+    if len(found) < args.gpus:
+        raise UsageError(
+            f"--gpus {args.gpus}: found {', '.join(found) or 'no GPU'}; use what is there (with "
+            f"--bn_groups {args.bn_groups} the numbers are those of {args.gpus} GPUs), or try it "
+            "on the CPU with --simulate_devices"
+        )
+    return over(found[: args.gpus], merge_on_devices=args.gpu_merge)
+
+
+def over(devices: Sequence[str], merge_on_devices: bool = True) -> Distribution:
+    """Data parallelism over devices, also over a single one.
+
+    Args:
+        devices: Names like `gpu:0`.
+        merge_on_devices: Whether gradients are merged there and not on the CPU. On JAX they always
+            are.
+    """
+    if keras.backend.backend() == "jax":
+        engine = keras.distribution.DataParallel(devices=list(devices), auto_shard_dataset=False)
+        return Distribution(tuple(devices), "all-reduce on the devices (XLA)", engine)
+
+    import tensorflow as tf
+
+    if not merge_on_devices:
+        merging, words = tf.distribute.ReductionToOneDevice("cpu:0"), "sum on the CPU"
+    elif _has_nccl(devices):
+        merging, words = tf.distribute.NcclAllReduce(), "all-reduce on the devices (NCCL)"
+    else:
+        merging = tf.distribute.HierarchicalCopyAllReduce()
+        words = "all-reduce on the devices (hierarchical copy)"
+    engine = tf.distribute.MirroredStrategy(list(devices), cross_device_ops=merging)
+    return Distribution(tuple(devices), words, engine)
+
+
+def replica_values(variable: keras.Variable) -> np.ndarray:
+    """A metric's variable as its replicas have it, `(replicas, ...)`; the sum is its value."""
+    return np.stack([keras.ops.convert_to_numpy(part) for part in _in_replicas(variable)])
+
+
+def assign_replica_values(variable: keras.Variable, values: np.ndarray) -> None:
+    """Puts back what `replica_values` gave, with as many replicas to the last bit."""
+    parts = _in_replicas(variable)
+    if len(parts) == len(values):
+        for part, value in zip(parts, values, strict=True):
+            part.assign(value)
+    else:
+        variable.assign(values.sum(axis=0))
+
+
+def _in_replicas(variable):
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.distribute.get_strategy().experimental_local_results(variable.value)
+    return (variable,)
+
+
+def simulate_devices(count: int) -> None:
+    """Makes the CPU look like several devices, before it is used for the first time."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", count)
+        return
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")
+    [cpu] = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration() for _ in range(count)]
+    )
+
+
+def _found(kind: str) -> list[str]:
+    """The devices of a kind, `gpu` or `cpu`; an empty list if there are none."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        try:
+            return [f"{device.platform}:{device.id}" for device in jax.devices(kind)]
+        except RuntimeError:  # how JAX says that there are none
+            return []
+    import tensorflow as tf
+
+    return [f"{kind}:{i}" for i, _ in enumerate(tf.config.list_logical_devices(kind.upper()))]
+
+
+def _has_nccl(devices: Sequence[str]) -> bool:
+    import tensorflow as tf
+
+    return devices[0].startswith("gpu") and tf.test.is_built_with_cuda()
