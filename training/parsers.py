@@ -162,7 +162,7 @@ def training_parser() -> Parser:
     data = add_data_arguments(parser)
     data.add_argument(
         "--cache",
-        choices=("auto", "none", "ram", "disk"),
+        choices=datasets.CACHE_MODES,
         default="auto",
         help="keep decoded images: auto is ram if they fit in half of the free memory, else none",
     )
