@@ -31,7 +31,7 @@ _FREE = {
     "no_progress", "log_dir", "model_dump", "weight_dump", "feature_dump",
     "snapshot", "snapshot_every", "snapshot_best", "snapshot_allow", "initial_epoch", "epochs",
     # With as many `bn_groups` these change the last digits only.
-    "gpus", "gpu_merge", "simulate_devices",
+    "gpus", "gpu_merge", "simulate_devices", "coordinator", "num_processes", "process_id",
 }  # fmt: skip
 
 # What `--snapshot_allow` may let differ: the rates and limits that a training which diverged needs
