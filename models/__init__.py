@@ -5,8 +5,9 @@ model = keras.models.load_model("M.keras")
 classes, scores = model.classify(images)  # raw RGB images, 0–255
 """
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -264,14 +265,28 @@ def build_model(
 
 def save_model(model: ImageClassifier, path: str | os.PathLike) -> None:
     """Writes a `.keras` file that is complete in itself."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, _in_this_process():
         _uncompiled(model).save(temporary)
 
 
 def save_weights(model: ImageClassifier, path: str | os.PathLike) -> None:
     """Writes the weights alone, as a `.weights.h5` file."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, _in_this_process():
         _uncompiled(model).save_weights(temporary)
+
+
+@contextlib.contextmanager
+def _in_this_process() -> Iterator[None]:
+    """Within it nothing waits for other processes, which do not write.
+
+    Keras makes variables to save a model, and several processes make them together.
+    """
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
 
 
 def _uncompiled(model: ImageClassifier) -> ImageClassifier:

@@ -99,6 +99,27 @@ def check_process_arguments(args: argparse.Namespace) -> None:
         )
 
 
+# What may differ between processes that train together: where things are on their machines.
+_OWN = {
+    "process_id", "coordinator", "num_processes", "data_root", "cache_dir", "cache",
+    "read_workers", "queue_size", "no_progress",
+}  # fmt: skip
+
+
+def common_arguments(args: argparse.Namespace) -> dict:
+    """What has to be the same in all processes that train together, by the flag."""
+    return {f"--{name}": value for name, value in vars(args).items() if name not in _OWN}
+
+
+def write_nothing(args: argparse.Namespace) -> None:
+    """Leaves all files to another process."""
+    for name in (
+        *("log_dir", "model_dump", "weight_dump", "feature_dump"),
+        *("snapshot", "snapshot_every", "snapshot_best"),
+    ):
+        setattr(args, name, None)
+
+
 def load_snapshot(args: argparse.Namespace) -> snapshots.Loaded | None:
     """The snapshot that a run with these arguments continues; `None` if it begins.
 
@@ -288,6 +309,12 @@ def _check_finetuning(args: argparse.Namespace) -> None:
 
 def _check_devices(args: argparse.Namespace) -> None:
     replicas = args.gpus
+    processes = args.num_processes or 1
+    if replicas % processes:
+        raise UsageError(
+            f"--gpus {replicas}: is the number of all {processes} processes' GPUs together, and "
+            f"each has as many; give a multiple of {processes}"
+        )
     args.bn_groups = args.bn_groups or replicas
     if args.bn_groups % replicas:
         raise UsageError(

@@ -9,12 +9,13 @@ import contextlib
 import logging
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 
+from training.processes import Group
 from utils import UsageError
 
 logger = logging.getLogger(__name__)
@@ -28,11 +29,18 @@ class Distribution:
         devices: Their names.
         reduction: How their gradients are merged, in words.
         engine: Keras' distribution or TensorFlow's strategy; `None` for a single device.
+        group: The processes that the devices belong to; `None` for one process.
     """
 
     devices: tuple[str, ...]
     reduction: str
     engine: Any = None
+    group: Group | None = None
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """Which of how many processes this is."""
+        return (self.group.index, self.group.count) if self.group else (0, 1)
 
     @property
     def replicas(self) -> int:
@@ -52,20 +60,24 @@ class Distribution:
         return {
             "devices": list(self.devices),
             "replicas": self.replicas,
+            "processes": self.share[1],
             "batch_norm_groups": groups,
             "reduction": self.reduction,
         }
 
 
-def choose(args: Namespace) -> Distribution:
+def choose(args: Namespace, group: Group | None = None) -> Distribution:
     """The devices that arguments ask for; call it before anything is computed.
 
     Args:
         args: Resolved arguments: `gpus`, `gpu_merge` and `simulate_devices`.
+        group: The processes that train together, if they are several.
 
     Raises:
         UsageError: There are fewer devices.
     """
+    if group:
+        return _choose_in_all(args, group)
     if args.simulate_devices:
         simulate_devices(args.gpus)
     kind = "cpu" if args.simulate_devices else "gpu"
@@ -81,6 +93,39 @@ def choose(args: Namespace) -> Distribution:
     if keras.backend.backend() == "jax" and not args.gpu_merge:
         logger.info("on JAX gradients are merged on the devices, as with --gpu_merge")
     return over(found[: args.gpus], args.gpu_merge)
+
+
+def _choose_in_all(args: Namespace, group: Group) -> Distribution:
+    """The devices of all processes, as many of each; JAX only."""
+    import jax
+
+    own = args.gpus // group.count
+    kind, chosen = "gpu", None
+    if args.simulate_devices:
+        kind = "cpu"
+        simulate_devices(own)
+        # XLA's threads of a CPU otherwise wait for each other as soon as steps are started ahead.
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
+    else:
+        number, neighbours = group.on_this_machine()
+        if neighbours > 1:
+            chosen = range(number * own, (number + 1) * own)
+    group.start_jax(chosen)
+    try:
+        found = jax.devices(kind)
+    except RuntimeError:  # how JAX says that there are none
+        found = []
+    names = []
+    for index in range(group.count):
+        devices = [device for device in found if device.process_index == index][:own]
+        if len(devices) < own:
+            raise UsageError(
+                f"--gpus {args.gpus}: are {own} in each of {group.count} processes, but process "
+                f"{index} has {len(devices) or 'none'}; give {group.count} times what each has, or "
+                "try it on the CPU with --simulate_devices"
+            )
+        names += [f"{device.platform}:{device.id}" for device in devices]
+    return replace(over(names), group=group)
 
 
 def over(devices: Sequence[str], merge_on_devices: bool = True) -> Distribution:
@@ -106,6 +151,29 @@ def over(devices: Sequence[str], merge_on_devices: bool = True) -> Distribution:
         words = "all-reduce on the devices (hierarchical copy)"
     engine = tf.distribute.MirroredStrategy(list(devices), cross_device_ops=merging)
     return Distribution(tuple(devices), words, engine)
+
+
+def in_several_processes() -> bool:
+    """Whether the devices belong to several processes."""
+    if keras.backend.backend() != "jax":
+        return False
+    import jax
+
+    return jax.process_count() > 1
+
+
+def replicated(value: float):
+    """A number that all devices have, to assign to a variable.
+
+    Between several processes JAX would compare it, and wait for all of them.
+    """
+    if not in_several_processes():
+        return value
+    import jax
+
+    mesh = keras.distribution.distribution().device_mesh
+    everywhere = keras.distribution.TensorLayout([], mesh).backend_layout
+    return jax.make_array_from_callback((), everywhere, lambda _: np.float32(value))
 
 
 def replica_values(variable: keras.Variable) -> np.ndarray:

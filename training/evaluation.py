@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 import models
+from training import distribution
 from training.losses import EMBEDDING_LOSSES, output_losses
 from utils import UserError
 
@@ -125,6 +126,15 @@ def evaluate(
     )
 
 
+class _Whole(keras.layers.Layer):
+    """Gives every process the whole of a batch, of which each would have its share only."""
+
+    def call(self, inputs):
+        mesh = keras.distribution.distribution().device_mesh
+        layout = keras.distribution.TensorLayout([None] * len(inputs.shape), mesh)
+        return keras.distribution.distribute_tensor(inputs, layout)
+
+
 def _predict(model, batches, num_images, pooled):
     """The model's outputs as a dictionary of arrays, with the pooled features if asked for."""
     named = model.named_outputs
@@ -132,6 +142,8 @@ def _predict(model, batches, num_images, pooled):
         model = keras.Model(
             model.inputs, {"prob": model.output, "features": model.get_layer("avg_pool").output}
         )
+    if distribution.in_several_processes():
+        model = keras.Model(model.inputs, keras.tree.map_structure(_Whole(), model.output))
     outputs = model.predict(batches, verbose=0)
     # What a last batch was filled up with, so that several devices could share it.
     outputs = keras.tree.map_structure(lambda output: output[:num_images], outputs)

@@ -11,6 +11,7 @@ Nothing here imports Keras or, before `Group.start_jax`, JAX where flags say wha
 import atexit
 import contextlib
 import importlib.util
+import io
 import ipaddress
 import json
 import logging
@@ -21,14 +22,16 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training import snapshots
 from training.signals import Interrupted
 from utils import UsageError, UserError
 
@@ -396,8 +399,12 @@ class Group:
             threading.Thread(target=self._listen, args=(peer, connection), daemon=True).start()
         threading.Thread(target=self._show_life, daemon=True).start()
 
-    def start_jax(self) -> None:
-        """Makes the devices of all processes known to JAX; before anything is computed."""
+    def start_jax(self, local_devices: Sequence[int] | None = None) -> None:
+        """Makes the devices of all processes known to JAX; before anything is computed.
+
+        Args:
+            local_devices: Which GPUs of the machine this process has; all of them if `None`.
+        """
         import jax
 
         # Its handler of SIGTERM would take the place of ours.
@@ -413,6 +420,7 @@ class Group:
             f"{host}:{self._port}",
             self.count,
             self.index,
+            local_devices,
             cluster_detection_method="deactivate",
             initialization_timeout=_JAX_SECONDS,
             **options,
@@ -614,6 +622,56 @@ def _exit_status(error: BaseException) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     return 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_status", 1)
+
+
+def share_snapshot(group: Group, loaded: snapshots.Loaded | None) -> snapshots.Loaded | None:
+    """Process 0's snapshot in all processes, which need not see its file.
+
+    Args:
+        group: The processes.
+        loaded: The snapshot, in process 0; of the others it is not read.
+    """
+    data = None
+    if loaded:
+        buffer = io.BytesIO()
+        snapshots.dump(buffer, loaded.snapshot)
+        data = buffer.getbuffer()
+    data = group.broadcast(data)
+    if data is None or group.index == 0:
+        return loaded
+    with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+        file.write(data)
+        file.flush()
+        return snapshots.Loaded(snapshots.read(file.name), newest_is_good=True)
+
+
+def as_first(group: Group | None, value: Any) -> Any:
+    """Process 0's value in all processes.
+
+    Args:
+        group: The processes; `None` for one alone, whose value it is.
+        value: A JSON value.
+    """
+    return json.loads(group.broadcast(json.dumps(value).encode())) if group else value
+
+
+def check_same_data(group: Group, facts: dict[str, Any]) -> None:
+    """Refuses processes that found other images, classes or embeddings than process 0.
+
+    Args:
+        group: The processes.
+        facts: What has to be the same, by what to call it; JSON values.
+
+    Raises:
+        UserError: They differ.
+    """
+    expected = as_first(group, facts)
+    differing = [name for name in facts if facts[name] != expected.get(name)]
+    if differing:
+        raise UserError(
+            f"on this machine ({platform.node()}) another data set is found than process 0 has: "
+            f"its {', '.join(differing)} differ"
+        )
 
 
 @contextlib.contextmanager

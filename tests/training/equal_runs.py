@@ -40,7 +40,10 @@ def start(flags, number, interruption=None):
 
 def train(flags, number):
     step_losses = StepLosses()
-    run = start(flags, number, step_losses)
+    return results(start(flags, number, step_losses), step_losses)
+
+
+def results(run, step_losses):
     scores = evaluation.evaluate(run.model, *run.test).scores
     rows = [{k: v for k, v in row.items() if k not in TIMES} for row in run.history.rows]
     return {

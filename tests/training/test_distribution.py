@@ -70,6 +70,7 @@ def test_a_training_on_several_devices_leaves_files_for_one(tmp_path):
     assert result["distribution"] == {
         "devices": ["cpu:0", "cpu:1"],
         "replicas": 2,
+        "processes": 1,
         "batch_norm_groups": 4,
         "reduction": "all-reduce on the devices (hierarchical copy)",
     }
