@@ -70,7 +70,7 @@ def load_dataset(args: Namespace):
     )
 
 
-class _ConstantBatch(keras.utils.PyDataset):
+class ConstantBatch(keras.utils.PyDataset):
     """One batch, again and again."""
 
     def __init__(self, batch, steps):
@@ -84,7 +84,7 @@ class _ConstantBatch(keras.utils.PyDataset):
         return self.batch
 
 
-class _EpochTime(keras.callbacks.Callback):
+class EpochTime(keras.callbacks.Callback):
     """The seconds of an epoch: its batches, its steps, and its metrics in the end."""
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -118,7 +118,7 @@ class Training:
             **arguments.reading_options(args),
             label_keys=("embedding", "prob") if args.cls_weight else None,
         )
-        self._batches = dict(zip(KINDS, (_ConstantBatch(real[0], args.steps), real), strict=True))
+        self._batches = dict(zip(KINDS, (ConstantBatch(real[0], args.steps), real), strict=True))
 
     def seconds(self, kind: str) -> float:
         """Trains an epoch.
@@ -126,7 +126,7 @@ class Training:
         Args:
             kind: "constant batch" or "real images".
         """
-        clock = _EpochTime()
+        clock = EpochTime()
         with self.devices.scope():
             self.model.fit(
                 self._batches[kind], epochs=1, shuffle=False, verbose=0, callbacks=[clock]
@@ -144,7 +144,7 @@ def take_turns(trainings: dict[Any, Training], rounds: int) -> dict[tuple[Any, s
         trainings: What is compared.
         rounds: Epochs of each, after one that compiles and reads the first pages of the files.
     """
-    times = {(name, kind): [] for name in trainings for kind in KINDS}
+    times = {(name, kind): [] for kind in KINDS for name in trainings}
     for number in range(rounds + 1):
         for (name, kind), seconds in times.items():
             taken = trainings[name].seconds(kind)
