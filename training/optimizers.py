@@ -27,7 +27,8 @@ def make_optimizer(args: Namespace) -> keras.optimizers.Optimizer:
     return optimizer
 
 
-def _sum_over_replicas(grads):
+def sum_over_replicas(grads):
+    """The sums of all replicas' gradients, for each of them; in a step that replicas run."""
     import tensorflow as tf
 
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
@@ -46,7 +47,7 @@ class MergedSGD(keras.optimizers.SGD):
 
     def apply(self, grads, trainable_variables=None):
         """As in Keras, with the sum of the replicas' gradients."""
-        grads = grads if self.merged_before else _sum_over_replicas(grads)
+        grads = grads if self.merged_before else sum_over_replicas(grads)
         super().apply(grads, trainable_variables)
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
@@ -94,4 +95,4 @@ class MergedLossScale(keras.optimizers.LossScaleOptimizer):
 
     def apply(self, grads, trainable_variables=None):
         """As in Keras, with the sum of the replicas' gradients."""
-        super().apply(_sum_over_replicas(grads), trainable_variables)
+        super().apply(sum_over_replicas(grads), trainable_variables)
