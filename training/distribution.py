@@ -76,6 +76,8 @@ def choose(args: Namespace, group: Group | None = None) -> Distribution:
     Raises:
         UsageError: There are fewer devices.
     """
+    if args.gpus > 1 and keras.backend.backend() == "jax" and not args.gpu_merge:
+        logger.info("on JAX gradients are merged on the devices, as with --gpu_merge")
     if group:
         return _choose_in_all(args, group)
     if args.simulate_devices:
@@ -90,8 +92,6 @@ def choose(args: Namespace, group: Group | None = None) -> Distribution:
             f"--bn_groups {args.bn_groups} the numbers are those of {args.gpus} GPUs), or try it "
             "on the CPU with --simulate_devices"
         )
-    if keras.backend.backend() == "jax" and not args.gpu_merge:
-        logger.info("on JAX gradients are merged on the devices, as with --gpu_merge")
     return over(found[: args.gpus], args.gpu_merge)
 
 
@@ -117,14 +117,16 @@ def _choose_in_all(args: Namespace, group: Group) -> Distribution:
         found = []
     names = []
     for index in range(group.count):
-        devices = [device for device in found if device.process_index == index][:own]
+        devices = [
+            f"{device.platform}:{device.id}" for device in found if device.process_index == index
+        ]
         if len(devices) < own:
             raise UsageError(
-                f"--gpus {args.gpus}: are {own} in each of {group.count} processes, but process "
-                f"{index} has {len(devices) or 'none'}; give {group.count} times what each has, or "
-                "try it on the CPU with --simulate_devices"
+                f"--gpus {args.gpus}: are {own} in each of {group.count} processes, but in process "
+                f"{index} found {', '.join(devices) or 'no GPU'}; give {group.count} times what "
+                "each has, or try it on the CPU with --simulate_devices"
             )
-        names += [f"{device.platform}:{device.id}" for device in devices]
+        names += devices[:own]
     return replace(over(names), group=group)
 
 
