@@ -104,7 +104,7 @@ def _choose_in_all(args: Namespace, group: Group) -> Distribution:
     if args.simulate_devices:
         kind = "cpu"
         simulate_devices(own)
-        # XLA's threads of a CPU otherwise wait for each other as soon as steps are started ahead.
+        # With steps started ahead, trainings were seen to stall on simulated devices.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     else:
         number, neighbours = group.on_this_machine()

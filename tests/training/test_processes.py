@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from training import arguments, parsers, processes
+from training.processes import meeting
 from utils import UsageError, UserError
 
 ROOT = Path(__file__).parents[2]
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import os, signal, sys, time
 from training import processes, signals
+from training.processes import group as ends
 from utils import UserError, run_script
 
 coordinator, count, index, event = sys.argv[1], *map(int, sys.argv[2:4]), sys.argv[4]
@@ -38,14 +40,14 @@ def act():
 
 def main():
     if event == "freeze" or "freeze" in sys.argv[5]:
-        processes.ALIVE_SECONDS, processes.SILENCE_SECONDS = 0.5, 3.0
+        ends.ALIVE_SECONDS, ends.SILENCE_SECONDS = 0.5, 3.0
     stop = signals.StopSignals()
     stop.install()
     place = processes.Place(coordinator, count, index)
     with processes.together(place, {}) as group:
-        sent = group.broadcast(b"x" * 3_000_001 if index == 0 else None)
+        sent = group.broadcast(b"x" * 3_000_001 if index == 0 else b"")
         assert sent == b"x" * 3_000_001
-        assert group.broadcast(None) is None
+        assert group.broadcast(b"") == b""
         print("met", flush=True)
         os.system("echo printed by C")
         import jax
@@ -188,13 +190,15 @@ def test_a_signal_ends_all_at_the_same_step(start, coordinator, tmp_path, events
 
 def meet_all(coordinator, monkeypatch, places, facts=None):
     """What each of some processes, here threads, gets out of meeting."""
-    monkeypatch.setattr(processes, "MEETING_SECONDS", 1.0)
-    results = {}
+    monkeypatch.setattr(meeting, "MEETING_SECONDS", 1.0)
+    results, connections = {}, []
 
     def meet(number, count, index):
         try:
             place = processes.Place(coordinator, count, index)
-            results[number] = processes.meet(place, (facts or {}).get(number, {}))
+            met = meeting.meet(place, (facts or {}).get(number, {}))
+            connections.extend(met[0].values())
+            results[number] = processes.Group(place, *met)
         except UserError as error:
             results[number] = error
 
@@ -203,9 +207,8 @@ def meet_all(coordinator, monkeypatch, places, facts=None):
         thread.start()
     for thread in threads:
         thread.join()
-    for result in results.values():
-        if isinstance(result, processes.Group):
-            result.close()
+    for connection in connections:
+        connection.close()
     return [results[i] for i in range(len(places))]
 
 
