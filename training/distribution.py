@@ -7,6 +7,7 @@ program, which the compiler parts.
 
 import contextlib
 import logging
+import os
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from datasets.parallel import num_cores
 from training.processes import Group
 from utils import UsageError
 
@@ -206,6 +208,9 @@ def simulate_devices(count: int) -> None:
     if keras.backend.backend() == "jax":
         import jax
 
+        # Devices wait for each other in the threads of XLA's pool, which are as many as cores:
+        # with none left, what they wait for could not run.
+        os.environ.setdefault("PJRT_NPROC", str(8 * count + num_cores()))
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", count)
         return
