@@ -77,7 +77,8 @@ def alone(start, tmp_path_factory):
 
 
 def test_2_processes_of_2_devices_train_what_4_devices_and_1_do(start, alone, tmp_path):
-    group = start("shared_run", tmp_path, "--gpus", 4, "--simulate_devices", processes=2)
+    flags = "--gpus 4 --gpu_merge --simulate_devices".split()
+    group = start("shared_run", tmp_path, *flags, processes=2)
     assert finish(group) == [("", "")] * 2
     for training in TRAININGS:
         found = np.load(tmp_path / f"{training}-2x2.npz")
