@@ -7,6 +7,7 @@ is also a program of its own, which reads in a process with limits and hands on 
 import contextlib
 import io
 import json
+import math
 import os
 import resource
 import sys
@@ -49,13 +50,14 @@ def main(source: str, target: str) -> None:
 def _convert(source: str, target: str) -> None:
     size = os.path.getsize(source)
     limit = max(_FLOOR_BYTES, _EXPANSION * size)
-    memory = 8 * 2**30 + 4 * limit
+    # The interpreter and its libraries, and the file's content twice: packed and as arrays.
+    memory = 2**30 + 3 * limit
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     index, arrays = [], {}
     with _open(source, limit) as file:
         layers = _keras_3_layers(file) if "layers" in file else _keras_2_layers(file)
         every = [dataset for datasets in layers.values() for dataset in datasets]
-        if sum(dataset.size * max(4, dataset.dtype.itemsize) for dataset in every) > limit:
+        if sum(map(_memory, every)) > limit:
             raise ValueError("it declares far larger arrays than it holds")
         for name, datasets in layers.items():
             keys = [str(len(arrays) + i) for i in range(len(datasets))]
@@ -64,6 +66,12 @@ def _convert(source: str, target: str) -> None:
             index.append((name, keys))
     text = np.frombuffer(json.dumps(index).encode(), np.uint8)
     np.savez(target, index=text, **arrays)
+
+
+def _memory(dataset: h5py.Dataset) -> int:
+    """Bytes that reading takes: a compressed chunk is unpacked as a whole, also for one number."""
+    numbers = max(dataset.size, math.prod(dataset.chunks or ()))
+    return numbers * max(4, dataset.dtype.itemsize)
 
 
 @contextlib.contextmanager
@@ -114,6 +122,8 @@ def _keras_3_layers(file: h5py.Group) -> dict[str, list[h5py.Dataset]]:
     for key in group:
         variables = _group(group, f"{key}/vars")
         # The groups are numbered by class; the layer's name is an attribute.
+        if "name" in variables.attrs and variables.attrs.get_id("name").shape:
+            raise ValueError(f"the name of {key} is not a single one")
         name = str(variables.attrs.get("name", key))
         layers[name] = [_dataset(variables, i) for i in sorted(variables, key=int)]
     return layers
@@ -140,7 +150,13 @@ def _parts(group: h5py.Group, attribute: str) -> list[str]:
 
 
 def _names(group: h5py.Group, attribute: str) -> list[str]:
-    names = [name for part in _parts(group, attribute) for name in group.attrs[part]]
+    parts = _parts(group, attribute)
+    for part in parts:
+        kind = group.attrs.get_id(part)
+        # Keras writes strings of one length. Those of variable length may all be the same huge one.
+        if kind.dtype.kind != "S" and math.prod(kind.shape):
+            raise ValueError(f"{part} is no list of names of a fixed length, as Keras writes them")
+    names = [name for part in parts for name in group.attrs[part]]
     return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
 
 
