@@ -20,6 +20,8 @@ import numpy as np
 # More than this, and more than 20 times the file, is a declaration without content behind it.
 _FLOOR_BYTES = 2**30
 _EXPANSION = 20
+# In one attribute. Keras splits what takes more than 64 kB; resnet-110 has 550 layers.
+_MAX_NAMES = 2**16
 
 
 def read_layers(path: str | os.PathLike) -> dict[str, list[np.ndarray]]:
@@ -55,7 +57,11 @@ def _convert(source: str, target: str) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     index, arrays = [], {}
     with _open(source, limit) as file:
+        # All names of variable length may be the same huge one: they get what the file can hold.
+        names = 2**30 + 2 * file.file.id.get_filesize()
+        resource.setrlimit(resource.RLIMIT_AS, (min(names, memory), memory))
         layers = _keras_3_layers(file) if "layers" in file else _keras_2_layers(file)
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         every = [dataset for datasets in layers.values() for dataset in datasets]
         if sum(map(_memory, every)) > limit:
             raise ValueError("it declares far larger arrays than it holds")
@@ -152,10 +158,8 @@ def _parts(group: h5py.Group, attribute: str) -> list[str]:
 def _names(group: h5py.Group, attribute: str) -> list[str]:
     parts = _parts(group, attribute)
     for part in parts:
-        kind = group.attrs.get_id(part)
-        # Keras writes strings of one length. Those of variable length may all be the same huge one.
-        if kind.dtype.kind != "S" and math.prod(kind.shape):
-            raise ValueError(f"{part} is no list of names of a fixed length, as Keras writes them")
+        if math.prod(group.attrs.get_id(part).shape) > _MAX_NAMES:
+            raise ValueError(f"{part} lists more than {_MAX_NAMES} names")
     names = [name for part in parts for name in group.attrs[part]]
     return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
 

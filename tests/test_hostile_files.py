@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import random
+import resource
 import struct
 import zipfile
 from argparse import Namespace
@@ -434,8 +435,9 @@ def chunk_of_many(file):
     variables.create_dataset("0", (1,), "float32", **chunks)
 
 
-def names_of_any_length(file):
-    file.attrs.create("layer_names", ["conv", "conv"], dtype=h5py.string_dtype())
+def more_names_than_layers(file):
+    names = ["conv"] * (2**16 + 1)
+    file.attrs.create("layer_names", names, dtype=h5py.string_dtype())
 
 
 def many_names(file):
@@ -447,15 +449,34 @@ def many_names(file):
     ("make", "reason"),
     [
         (chunk_of_many, "far larger arrays"),
-        (names_of_any_length, "no list of names of a fixed length"),
+        (more_names_than_layers, "layer_names lists more than 65536 names"),
         (many_names, "name of conv is not a single one"),
     ],
 )
 def test_hdf5_that_takes_more_memory_than_it_declares_is_refused(tmp_path, make, reason):
-    with h5py.File(tmp_path / "w.h5", "w") as file:
+    with h5py.File(tmp_path / "w.h5", "w", libver="latest") as file:
         make(file)
     with pytest.raises(UserError, match=rf"w\.h5: damaged .*{reason}"):
         weight_files.read_layers(tmp_path / "w.h5")
+
+
+def test_names_that_are_all_the_same_huge_one_are_refused(tmp_path):
+    path = tmp_path / "w.h5"
+    names = ["x" * 2**22, *["y"] * 2000]
+    with h5py.File(path, "w", libver="latest") as file:
+        file.attrs.create("layer_names", names, dtype=h5py.string_dtype())
+    content = path.read_bytes()
+    # Each name is its length, and the address and number of its text.
+    first = content.index(struct.pack("<I", 2**22))
+    while struct.unpack_from("<I", content, first + 16) != (1,):
+        first = content.index(struct.pack("<I", 2**22), first + 1)
+    huge = content[first : first + 16]
+    path.write_bytes(content[:first] + huge * len(names) + content[first + 16 * len(names) :])
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    with pytest.raises(UserError, match=r"w\.h5: damaged"):
+        weight_files.read_layers(path)
+    # In kilobytes, where the names together take eight gigabytes.
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < max(before, 2**20) + 2**16
 
 
 def test_matlab_arrays_are_not_unpacked_before_their_size_is_known(tmp_path):
