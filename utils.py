@@ -230,7 +230,13 @@ def read_isolated(
         output = os.path.join(directory, "arrays.npz")
         command = [sys.executable, "-I", program, os.path.abspath(path), output, *arguments]
         try:
-            done = subprocess.run(command, capture_output=True, timeout=READ_TIMEOUT)
+            # Of many threads each would reserve memory, of which the program allows itself little.
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                timeout=READ_TIMEOUT,
+                env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+            )
         except subprocess.TimeoutExpired:
             raise UserError(f"{path}: damaged: reading it does not come to an end") from None
         if done.returncode:

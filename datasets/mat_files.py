@@ -4,12 +4,18 @@ SciPy's reader may crash or ask for any amount of memory on a damaged file. So i
 process with limits (`utils.read_isolated`), which hands on plain arrays.
 """
 
+import math
 import os
 import sys
 
 # More than this, and more than 20 times the file, is a declaration without content behind it.
 _FLOOR_BYTES = 2**30
 _EXPANSION = 20
+# As `scipy.io.whosmat` names them; all others take 8 bytes, cells and structs at least.
+_ITEM_BYTES = {
+    "int8": 1, "uint8": 1, "logical": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4,
+    "single": 4, "char": 4,
+}  # fmt: skip
 
 
 def main(source: str, target: str, *names: str) -> None:
@@ -27,8 +33,13 @@ def _convert(source: str, target: str, names: tuple[str, ...]) -> None:
     import scipy.io
 
     limit = max(_FLOOR_BYTES, _EXPANSION * os.path.getsize(source))
-    memory = 8 * 2**30 + 4 * limit
+    # The interpreter and its libraries, and the file's content twice: unpacked and as arrays.
+    memory = 2**30 + 3 * limit
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    # The sizes are known before the content is unpacked.
+    for name, shape, kind in scipy.io.whosmat(source):
+        if name in names and math.prod(shape) * _ITEM_BYTES.get(kind, 8) > limit:
+            raise ValueError(f"{name} is declared far larger than the file")
     content = scipy.io.loadmat(source, variable_names=names)
     arrays = {}
     for name in content.keys() & set(names):

@@ -316,8 +316,8 @@ def load_model(path: str | os.PathLike) -> ImageClassifier:
     except UserError:
         raise
     except Exception as error:  # Keras raises nearly anything for a damaged file
-        detail = str(error).strip().split("\n")[0] or type(error).__name__
-        raise UserError(f"{path}: not a model that can be read ({detail[:200]})") from None
+        reason = model_files.reason(error)
+        raise UserError(f"{path}: not a model that can be read ({reason})") from None
     return model
 
 

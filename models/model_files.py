@@ -8,6 +8,7 @@ with the weights that the file really holds.
 import json
 import math
 import os
+import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,11 +27,20 @@ _LAYERS = {
     "GlobalAveragePooling2D", "GlobalMaxPooling2D", "InputLayer", "MaxPooling2D", "Multiply",
     "ReLU", "SeparableConv2D", "Softmax", "UpSampling2D", "ZeroPadding2D",
 }  # fmt: skip
+# Keras also makes initial weights: these in no time, of others an orthogonal matrix takes hours.
+_INITIALIZERS = {
+    "GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform", "LecunNormal", "LecunUniform",
+    "Ones", "RandomNormal", "RandomUniform", "TruncatedNormal", "VarianceScaling", "Zeros",
+}  # fmt: skip
 _MAX_CONFIG_BYTES = 16 * 2**20
 # Layers and the tensors between them; resnet-110 has 833.
 _MAX_PARTS = 8000
 # Numbers that a layer may give for one image: 1 GiB. resnet-50 gives 3 million at 448 pixels.
 _MAX_OUTPUT = 2**28
+# The same for all layers together; resnet-50 gives 130 million at 448 pixels.
+_MAX_OUTPUTS = 2**31
+# Multiplications and comparisons for one image; resnet-50 takes 2^34 at 448 pixels.
+_MAX_OPERATIONS = 2**40
 # Side of the images where neither the network nor its facts say one.
 _SIDE = 224
 
@@ -55,6 +65,15 @@ def read_model(path: str | os.PathLike) -> keras.Model:
     return model
 
 
+def reason(error: Exception) -> str:
+    """One short line for what `read_model` raised: of what Keras nests, the innermost cause."""
+    text = str(error).strip()
+    *outer, cause = text.split("Exception encountered: ")
+    layer = re.search(r"config=\{'name': '([^']*)'", outer[-1]) if outer else None
+    cause = cause.split("\n")[0].strip() or type(error).__name__
+    return (f"layer {layer[1]}: {cause}" if layer else cause)[:200]
+
+
 def _build(config: dict[str, Any], layers: Mapping[str, Sequence[np.ndarray]]) -> keras.Model:
     """The network with new weights, which are made only after its sizes were checked."""
     listed, info = len(config["config"]["layers"]), config["config"].get("info")
@@ -76,17 +95,29 @@ def _build(config: dict[str, Any], layers: Mapping[str, Sequence[np.ndarray]]) -
 
 
 def _check_outputs(model: keras.Model, info: Any) -> None:
-    """Refuses a network that would take more memory for an image than any device has."""
+    """Refuses a network that takes more memory or time for an image than any device has."""
     side = info.get("image_size") if isinstance(info, dict) else None
     side = side if isinstance(side, int) else _SIDE
     [images] = model.inputs
     shape = [1, *(side if length is None else length for length in images.shape[1:])]
     every = keras.Model(model.inputs, [layer.output for layer in model.layers])
+    outputs = operations = 0
     for layer, output in zip(model.layers, every.compute_output_shape(shape), strict=True):
         if math.prod(output) > _MAX_OUTPUT:
             raise ValueError(
                 f"refused: its layer {layer.name} gives {' x '.join(map(str, output[1:]))} numbers "
                 "for an image"
+            )
+        # A kernel is used at each place, and a window of pooling or dilation spans more of them.
+        weights = sum(math.prod(weight.shape) for weight in layer.weights)
+        window = [*getattr(layer, "pool_size", ()), *getattr(layer, "dilation_rate", ())]
+        work = (math.prod(output) + math.prod(output[:-1]) * weights) * math.prod(window)
+        outputs += math.prod(output)
+        operations += work
+        if outputs > _MAX_OUTPUTS or operations > _MAX_OPERATIONS:
+            raise ValueError(
+                f"refused: up to its layer {layer.name} it takes {operations} operations and "
+                f"{outputs} numbers for an image"
             )
 
 
@@ -105,6 +136,12 @@ def _read_config(path: str | os.PathLike) -> dict[str, Any]:
     # What it was compiled with, an optimiser's state say, is no part of the network.
     config["compile_config"] = None
     for item in _items(config["config"]):
+        # A name alone would stand for any initialiser.
+        named = [key for key in item if key.endswith("_initializer") and type(item[key]) is str]
+        if named:
+            raise ValueError(
+                f"refused: the {named[0]} of its layer {item.get('name')} is {item[named[0]]}"
+            )
         named = [key for key in item if key.endswith("_regularizer") and type(item[key]) is str]
         if named:
             raise ValueError(f"refused: its {named[0]} is not L2")
@@ -159,6 +196,6 @@ def _is_ours(item: dict) -> bool:
         case "keras.regularizers":
             return name == "L2"  # of a long kernel, others make a square matrix
         case "keras.initializers":
-            return str(name).isidentifier()
+            return name in _INITIALIZERS
     # A network within the network could hide what is made with it.
     return name != "ImageClassifier" and item.get("registered_name") == f"small_data>{name}"

@@ -7,6 +7,7 @@ is also a program of its own, which reads in a process with limits and hands on 
 import contextlib
 import io
 import json
+import math
 import os
 import resource
 import sys
@@ -19,6 +20,8 @@ import numpy as np
 # More than this, and more than 20 times the file, is a declaration without content behind it.
 _FLOOR_BYTES = 2**30
 _EXPANSION = 20
+# In one attribute. Keras splits what takes more than 64 kB; resnet-110 has 550 layers.
+_MAX_NAMES = 2**16
 
 
 def read_layers(path: str | os.PathLike) -> dict[str, list[np.ndarray]]:
@@ -49,13 +52,18 @@ def main(source: str, target: str) -> None:
 def _convert(source: str, target: str) -> None:
     size = os.path.getsize(source)
     limit = max(_FLOOR_BYTES, _EXPANSION * size)
-    memory = 8 * 2**30 + 4 * limit
+    # The interpreter and its libraries, and the file's content twice: packed and as arrays.
+    memory = 2**30 + 3 * limit
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     index, arrays = [], {}
     with _open(source, limit) as file:
+        # All names of variable length may be the same huge one: they get what the file can hold.
+        names = 2**30 + 2 * file.file.id.get_filesize()
+        resource.setrlimit(resource.RLIMIT_AS, (min(names, memory), memory))
         layers = _keras_3_layers(file) if "layers" in file else _keras_2_layers(file)
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         every = [dataset for datasets in layers.values() for dataset in datasets]
-        if sum(dataset.size * max(4, dataset.dtype.itemsize) for dataset in every) > limit:
+        if sum(map(_memory, every)) > limit:
             raise ValueError("it declares far larger arrays than it holds")
         for name, datasets in layers.items():
             keys = [str(len(arrays) + i) for i in range(len(datasets))]
@@ -64,6 +72,12 @@ def _convert(source: str, target: str) -> None:
             index.append((name, keys))
     text = np.frombuffer(json.dumps(index).encode(), np.uint8)
     np.savez(target, index=text, **arrays)
+
+
+def _memory(dataset: h5py.Dataset) -> int:
+    """Bytes that reading takes: a compressed chunk is unpacked as a whole, also for one number."""
+    numbers = max(dataset.size, math.prod(dataset.chunks or ()))
+    return numbers * max(4, dataset.dtype.itemsize)
 
 
 @contextlib.contextmanager
@@ -114,6 +128,8 @@ def _keras_3_layers(file: h5py.Group) -> dict[str, list[h5py.Dataset]]:
     for key in group:
         variables = _group(group, f"{key}/vars")
         # The groups are numbered by class; the layer's name is an attribute.
+        if "name" in variables.attrs and variables.attrs.get_id("name").shape:
+            raise ValueError(f"the name of {key} is not a single one")
         name = str(variables.attrs.get("name", key))
         layers[name] = [_dataset(variables, i) for i in sorted(variables, key=int)]
     return layers
@@ -140,7 +156,11 @@ def _parts(group: h5py.Group, attribute: str) -> list[str]:
 
 
 def _names(group: h5py.Group, attribute: str) -> list[str]:
-    names = [name for part in _parts(group, attribute) for name in group.attrs[part]]
+    parts = _parts(group, attribute)
+    for part in parts:
+        if math.prod(group.attrs.get_id(part).shape) > _MAX_NAMES:
+            raise ValueError(f"{part} lists more than {_MAX_NAMES} names")
+    names = [name for part in parts for name in group.attrs[part]]
     return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
 
 

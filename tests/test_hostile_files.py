@@ -5,6 +5,8 @@ import json
 import os
 import pickle
 import random
+import resource
+import struct
 import zipfile
 from argparse import Namespace
 from pathlib import Path
@@ -219,6 +221,19 @@ def insert(class_name, **config):
     return change
 
 
+def widen(layers):
+    """Inserts layers that are large together only."""
+    insert("UpSampling2D", size=[1300, 1300])(layers)
+    text = json.dumps(layer_of(layers, "avg_pool"))
+    for i in range(9):
+        after = "new" if i == 0 else f"wide{i - 1}"
+        layer = json.loads(text.replace('"avg_pool"', f'"wide{i}"').replace('"new"', f'"{after}"'))
+        layer |= {"class_name": "ReLU", "config": {"name": f"wide{i}", "dtype": "float32"}}
+        layers.insert(-3, layer)
+    pool = layer_of(layers, "avg_pool")
+    pool["inbound_nodes"] = json.loads(json.dumps(pool["inbound_nodes"]).replace("new", "wide8"))
+
+
 def repeat(layers):
     layers.append(layer_of(layers, "embedding"))
 
@@ -268,6 +283,22 @@ def pooled_model():
         (insert("UpSampling2D", size=[10**6, 10**6]), "layer new gives 6000000 x 6000000 x 4 "),
         (insert("ZeroPadding2D", padding=[10**6, 10**6]), "layer new gives 2000006 x 2000006 x 4 "),
         (insert("PadChannels", padding=10**9), "layer embedding has 3000000015 weights"),
+        (
+            insert("MaxPooling2D", pool_size=[10**9] * 2, strides=[1, 1], padding="same"),
+            "layer new it takes 144[0-9]{18} operations",
+        ),
+        (declare("conv", dilation_rate=[10**9] * 2, padding="same"), "layer conv it takes "),
+        (widen, "up to its layer wide7 it takes [0-9]+ operations and 21[0-9]{8} numbers"),
+        (
+            declare(
+                "embedding",
+                kernel_initializer=keras.saving.serialize_keras_object(
+                    keras.initializers.Orthogonal()
+                ),
+            ),
+            "it asks for keras.initializers.Orthogonal",
+        ),
+        (declare("embedding", bias_initializer="orthogonal"), "the bias_initializer .*embedding"),
         (repeat, "layer embedding is out of order, or there twice"),
         (add_dead_layer, "it lists layers that are not in the network"),
         (nest, "it asks for models.ImageClassifier"),
@@ -287,6 +318,22 @@ def test_models_larger_than_their_weights_are_refused_unmade(
     with pytest.raises(UserError, match=rf"bad\.keras: .*refused: .*{reason}"):
         models.load_model(tmp_path / "bad.keras")
     assert not made
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (declare("conv", activation="os.system"), r"layer conv: Could not interpret .*os\.system"),
+        (declare("embedding", units="x"), "layer embedding: .*x"),
+    ],
+)
+def test_why_a_layer_cannot_be_made_is_named(pooled_model, tmp_path, change, reason):
+    models.save_model(pooled_model, tmp_path / "m.keras")
+    rewrite_config(tmp_path / "m.keras", tmp_path / "bad.keras", change)
+    with pytest.raises(UserError, match=rf"can be read \({reason}") as error:
+        models.load_model(tmp_path / "bad.keras")
+    assert_one_line(error.value, "bad.keras")
+    assert "deserialized" not in str(error.value)
 
 
 def test_a_refused_model_leaves_nothing_behind(pooled_model, tmp_path):
@@ -380,3 +427,65 @@ def test_a_process_that_reads_in_vain_says_why_in_one_line(tmp_path):
     with pytest.raises(UserError) as error:
         weight_files.read_layers(path)
     assert_one_line(error.value, path.name)
+
+
+def chunk_of_many(file):
+    variables = file.create_group("layers/conv/vars")
+    chunks = {"maxshape": (None,), "chunks": (10**9,), "compression": "gzip"}
+    variables.create_dataset("0", (1,), "float32", **chunks)
+
+
+def more_names_than_layers(file):
+    names = ["conv"] * (2**16 + 1)
+    file.attrs.create("layer_names", names, dtype=h5py.string_dtype())
+
+
+def many_names(file):
+    variables = file.create_group("layers/conv/vars")
+    variables.attrs.create("name", ["conv", "conv"], dtype=h5py.string_dtype())
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (chunk_of_many, "far larger arrays"),
+        (more_names_than_layers, "layer_names lists more than 65536 names"),
+        (many_names, "name of conv is not a single one"),
+    ],
+)
+def test_hdf5_that_takes_more_memory_than_it_declares_is_refused(tmp_path, make, reason):
+    with h5py.File(tmp_path / "w.h5", "w", libver="latest") as file:
+        make(file)
+    with pytest.raises(UserError, match=rf"w\.h5: damaged .*{reason}"):
+        weight_files.read_layers(tmp_path / "w.h5")
+
+
+def test_names_that_are_all_the_same_huge_one_are_refused(tmp_path):
+    path = tmp_path / "w.h5"
+    names = ["x" * 2**22, *["y"] * 2000]
+    with h5py.File(path, "w", libver="latest") as file:
+        file.attrs.create("layer_names", names, dtype=h5py.string_dtype())
+    content = path.read_bytes()
+    # Each name is its length, and the address and number of its text.
+    first = content.index(struct.pack("<I", 2**22))
+    while struct.unpack_from("<I", content, first + 16) != (1,):
+        first = content.index(struct.pack("<I", 2**22), first + 1)
+    huge = content[first : first + 16]
+    path.write_bytes(content[:first] + huge * len(names) + content[first + 16 * len(names) :])
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    with pytest.raises(UserError, match=r"w\.h5: damaged"):
+        weight_files.read_layers(path)
+    # In kilobytes, where the names together take eight gigabytes.
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < max(before, 2**20) + 2**16
+
+
+def test_matlab_arrays_are_not_unpacked_before_their_size_is_known(tmp_path):
+    path = tmp_path / "a.mat"
+    scipy.io.savemat(path, {"labels": np.arange(9, dtype=np.uint8)})
+    # The dimensions follow the header of 128 bytes and four tags.
+    content = bytearray(path.read_bytes())
+    assert struct.unpack_from("<ii", content, 160) == (1, 9)
+    struct.pack_into("<i", content, 164, 2**31 - 1)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="labels is declared far larger than the file"):
+        files.read_mat(path, "labels")
