@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from training import arguments, parsers
-from utils import UsageError, run_script
+from utils import UsageError, printable, run_script
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -72,7 +72,8 @@ def main() -> None:
         pixels = transforms.center_view(image, size, side)
         _, [scores] = model.classify(pixels[np.newaxis])
         best = np.argsort(-scores, kind="stable")[: args.top_k]
-        print(path, *(f"{model.class_names[i]}: {scores[i]:.4f}" for i in best), sep="\t")
+        fields = [str(path), *(f"{model.class_names[i]}: {scores[i]:.4f}" for i in best)]
+        print(*map(printable, fields), sep="\t")
 
 
 if __name__ == "__main__":

@@ -6,16 +6,21 @@ Nothing here imports Keras, so that scripts can check their arguments before loa
 import contextlib
 import difflib
 import logging
+import mmap
 import os
 import pickle
+import pickletools
 import re
+import stat
 import subprocess
 import sys
 import tempfile
+import unicodedata
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from types import MappingProxyType
+from typing import Any, BinaryIO, NoReturn
 
 
 class UserError(Exception):
@@ -79,8 +84,30 @@ def one_line(error: Exception) -> str:
     line = " ".join(str(error).split())
     if len(line) > _LINE_LENGTH:
         line = f"{line[: _LINE_LENGTH // 2]} … {line[-_LINE_LENGTH // 2 :]}"
-    # Terminals obey control characters.
-    return "".join(character if character.isprintable() else "?" for character in line)
+    return printable(line)
+
+
+def printable(text: str) -> str:
+    """A text for a terminal, which would obey control characters; `?` stands for each."""
+    return "".join(
+        character if character.isprintable() or unicodedata.category(character) == "Zs" else "?"
+        for character in text
+    )
+
+
+def check_regular(path: str | os.PathLike) -> None:
+    """Refuses pipes, sockets and devices, reading which may not come to an end.
+
+    Raises:
+        UserError: It is one of them, or there is no such file.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    # Opening a directory fails at once and says so.
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise UserError(f"{path}: a pipe, socket or device; expected a regular file")
 
 
 def nearest_names(name: str, known: Iterable[str]) -> str:
@@ -139,27 +166,48 @@ def _remove_abandoned(temporary: Path, prefix: str, suffixes: str) -> None:
                 os.unlink(entry)
 
 
+def _latin1(text: str, encoding: str = "latin1") -> bytes:
+    """What Python 3 writes byte strings as in protocol 2; other codecs make much of little."""
+    if encoding != "latin1":
+        raise ValueError(f"bytes in the encoding {encoding!r:.40}")
+    return text.encode("latin1")
+
+
+def _empty_array(*_: Any) -> Any:
+    """What NumPy writes an array as, before its content; a hostile file would name a size."""
+    import numpy as np
+
+    return np.empty(0, np.uint8)
+
+
 class _RestrictedUnpickler(pickle.Unpickler):
     """Admits NumPy arrays, NumPy scalars and plain containers; refuses every other global."""
 
     _ADMITTED = frozenset(
         {
-            ("_codecs", "encode"),  # Python 2 byte strings in protocol 2
             ("builtins", "set"),
             ("__builtin__", "set"),
             ("collections", "OrderedDict"),
             ("numpy", "dtype"),
-            ("numpy", "ndarray"),
-            ("numpy.core.multiarray", "_reconstruct"),
             ("numpy.core.multiarray", "scalar"),
             ("numpy.core.numeric", "_frombuffer"),
             ("numpy._core.numeric", "_frombuffer"),  # protocol 5
-            ("numpy._core.multiarray", "_reconstruct"),
             ("numpy._core.multiarray", "scalar"),
         }
     )
 
+    _REPLACED = MappingProxyType(
+        {
+            ("_codecs", "encode"): _latin1,
+            ("numpy", "ndarray"): "ndarray",  # only an argument of the next
+            ("numpy.core.multiarray", "_reconstruct"): _empty_array,
+            ("numpy._core.multiarray", "_reconstruct"): _empty_array,
+        }
+    )
+
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in self._REPLACED:
+            return self._REPLACED[module, name]
         if (module, name) not in self._ADMITTED:
             raise UserError(f"refused: it asks for {module}.{name}, which a data file never needs")
         # NumPy 2 renamed `numpy.core`; the old name warns.
@@ -174,10 +222,14 @@ def load_pickle(path: str | os.PathLike, *, encoding: str = "bytes") -> Any:
         encoding: How Python 2 strings are decoded; `"bytes"` keeps them as they are.
 
     Raises:
-        UserError: The file cannot be read, is no pickle, or asks for anything that could run code.
+        UserError: The file cannot be read, is no pickle, asks for anything that could run code, or
+            declares more than it holds.
     """
+    check_regular(path)
     try:
         with open(path, "rb") as file:
+            _check_declared(file)
+            file.seek(0)
             return _RestrictedUnpickler(file, encoding=encoding).load()
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
@@ -187,6 +239,22 @@ def load_pickle(path: str | os.PathLike, *, encoding: str = "bytes") -> Any:
         raise UserError(f"{path}: not a pickle of arrays: it declares an impossible size") from None
     except Exception as error:  # a damaged pickle raises nearly anything
         raise UserError(f"{path}: damaged or not a pickle ({_reason(error)})") from None
+
+
+def _check_declared(file: BinaryIO) -> None:
+    """Refuses numbers in a pickle that let the unpickler ask for more memory than the file has.
+
+    Raises:
+        ValueError: There is one, or it is no pickle.
+    """
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        # A string that is longer than the file is an error of `genops`.
+        for count, (opcode, argument, position) in enumerate(pickletools.genops(content)):
+            # Picklers number what they memorise from 0 or 1 on, and the unpickler makes a table.
+            if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= argument <= count:
+                raise ValueError(f"it memorises object {argument} in operation {count}")
+            if opcode.name == "FRAME" and argument > len(content) - position:
+                raise ValueError(f"it declares {argument} bytes, more than the file has")
 
 
 def _reason(error: Exception) -> str:
@@ -222,6 +290,7 @@ def read_isolated(
     Raises:
         UserError: The file cannot be read.
     """
+    check_regular(path)
     try:
         open(path, "rb").close()
     except OSError as error:
@@ -260,6 +329,7 @@ def load_npz(path: str | os.PathLike, required: Iterable[str]) -> dict[str, Any]
     """
     import numpy as np
 
+    check_regular(path)
     try:
         # NumPy leaves a file open that it opened itself and then found to be damaged.
         with open(path, "rb") as file:

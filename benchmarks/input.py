@@ -64,7 +64,8 @@ def plain_image(path: str, dataset: Dataset, view: transforms.View, noise) -> np
     """One training image the original's way, with a view drawn before."""
     spec = dataset.spec
     mean, std = np.float32(dataset.mean), np.float32(dataset.std)
-    image = Image.open(path).convert("RGB").resize(view.size, Image.Resampling.BILINEAR)
+    image = Image.open(path, formats=transforms.FORMATS).convert("RGB")
+    image = image.resize(view.size, Image.Resampling.BILINEAR)
     pixels = (np.asarray(image, np.float32) - mean) / std
     if view.flip:
         pixels = pixels[:, ::-1]

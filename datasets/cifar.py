@@ -25,21 +25,21 @@ def _read(path: Path) -> dict:
     content = load_pickle(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a dictionary, found a {type(content).__name__}")
-    return {_text(key): value for key, value in content.items()}
+    return {_text(key): value for key, value in content.items() if isinstance(key, bytes | str)}
 
 
-def _text(value) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+def _text(value: bytes | str) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def _array(values) -> np.ndarray:
-    """An array, of objects if the values do not make another."""
+def _described(value) -> str:
+    """What was found in an array's place, without converting what may be nested without end."""
     import numpy as np
 
-    try:
-        return np.asarray(values)
-    except ValueError:
-        return np.asarray(values, object)
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape}"
+    count = f" of {len(value)}" if isinstance(value, list) else ""
+    return f"a {type(value).__name__}{count}"
 
 
 def _read_batch(path: Path, label_key: str, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -50,14 +50,20 @@ def _read_batch(path: Path, label_key: str, num_classes: int) -> tuple[np.ndarra
     for key in ("data", label_key):
         if key not in content:
             raise UserError(f"{path}: has no entry {key!r}; is it the official python version?")
-    rows = _array(content["data"])
-    if rows.ndim != 2 or rows.shape[1] != 3072 or rows.dtype != np.uint8:
-        raise UserError(f"{path}: data should be uint8 (n, 3072), is {rows.dtype} {rows.shape}")
-    labels = _array(content[label_key])
-    if labels.shape != rows.shape[:1] or labels.dtype.kind not in "iu":
+    rows, labels = content["data"], content[label_key]
+    if not isinstance(rows, np.ndarray) or rows.shape[1:] != (3072,) or rows.dtype != np.uint8:
+        raise UserError(f"{path}: data should be uint8 (n, 3072), is {_described(rows)}")
+    found = _described(labels)
+    # Of lists in lists, each named ten times, a small file makes more numbers than memory has.
+    if isinstance(labels, list) and all(isinstance(i, int | np.integer) for i in labels):
+        labels = np.asarray(labels)
+    if (
+        not isinstance(labels, np.ndarray)
+        or labels.shape != rows.shape[:1]
+        or labels.dtype.kind not in "iu"
+    ):
         raise UserError(
-            f"{path}: {label_key} should be {len(rows)} integers, one per image, "
-            f"is {labels.dtype} {labels.shape}"
+            f"{path}: {label_key} should be {len(rows)} integers, one per image, is {found}"
         )
     if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
         raise UserError(
@@ -92,7 +98,11 @@ def load(
     names = {}
     if exists(spec.root / names_file):
         found = _read(spec.root / names_file).get(names_key, [])
-        if not isinstance(found, list) or len(found) != all_classes:
+        if (
+            not isinstance(found, list)
+            or len(found) != all_classes
+            or not all(isinstance(name, bytes | str) for name in found)
+        ):
             raise UserError(
                 f"{spec.root / names_file}: {names_key} should be a list of {all_classes} names"
             )

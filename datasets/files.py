@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from datasets import mat_files
-from utils import UsageError, UserError, read_isolated
+from utils import UsageError, UserError, check_regular, read_isolated
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +39,7 @@ def read_lines(path: str | os.PathLike) -> list[str]:
     Raises:
         UserError: The file cannot be read, or is no UTF-8 text.
     """
+    check_regular(path)
     try:
         with open(path, encoding="utf-8-sig") as file:
             return [line.strip() for line in file]

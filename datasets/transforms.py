@@ -15,7 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from utils import UserError
+from utils import UserError, check_regular
+
+# Of Pillow's other formats some start programs: EPS runs Ghostscript. JPEG includes MPO.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 
 ERASE_PROBABILITY = 0.5
 ERASE_AREA = (0.02, 0.3)
@@ -30,14 +33,14 @@ warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 def load_rgb(path: str | os.PathLike) -> Image.Image:
-    """Decodes an image file, whatever its extension says, to RGB.
+    """Decodes an image file of one of `FORMATS`, whatever its extension says, to RGB.
 
     Grey and palette images are expanded, 16-bit ones scaled to 8 bits, alpha is dropped, and the
     EXIF rotation is ignored, as in the original.
 
     Raises:
-        UserError: The file cannot be read or decoded, declares a size that could exhaust the
-            memory or is a thin strip, or holds floating-point values.
+        UserError: The file cannot be read or decoded or is none of those, declares a size that
+            could exhaust the memory or is a thin strip, or holds floating-point values.
     """
     with _opened(path) as image:
         return _to_rgb(image)
@@ -52,7 +55,8 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as image:
+        check_regular(path)
+        with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
                 raise Image.DecompressionBombError

@@ -171,7 +171,7 @@ def _load_pickle(path: Path) -> Embedding:
     if not isinstance(ids, (list, tuple, np.ndarray)):
         raise UserError(f"{path}: ind2label is no list of class ids")
     ids = [_text(label.item() if isinstance(label, np.generic) else label) for label in ids]
-    return _checked(path, content["embedding"], ids, list(map(str, ids)), "unknown", "")
+    return _checked(path, content["embedding"], ids, ids, "unknown", "")
 
 
 def _text(value: object) -> object:

@@ -20,7 +20,7 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 
-from utils import UserError, nearest_names
+from utils import UserError, check_regular, nearest_names
 
 ClassId = int | str
 
@@ -260,6 +260,7 @@ def read_hierarchy(
         UserError: The file cannot be read or is no taxonomy; the message has file and line.
     """
     path = Path(path)
+    check_regular(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:

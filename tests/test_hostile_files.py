@@ -7,6 +7,7 @@ import pickle
 import random
 import resource
 import struct
+import sys
 import zipfile
 from argparse import Namespace
 from pathlib import Path
@@ -20,6 +21,7 @@ from PIL import Image
 
 import embeddings
 import models
+import predict
 import utils
 from datasets import files, transforms
 from embeddings.hierarchy import read_hierarchy
@@ -398,6 +400,24 @@ def test_facts_that_no_training_stores_are_refused(pooled_model, tmp_path, monke
     save_changed(pooled_model, path, {"info": FACTS | wrong})
     with pytest.raises(UserError, match=rf"m\.keras: its {next(iter(wrong))} is "):
         evaluation.load_model(path)
+
+
+def test_class_and_file_names_do_not_reach_the_terminal_as_they_are(
+    pooled_model, tmp_path, monkeypatch, capsys
+):
+    save_changed(
+        pooled_model,
+        tmp_path / "m.keras",
+        {"info": FACTS, "class_names": ["\x1b]0;title\x07"] * 5},
+    )
+    write_image("PNG")(tmp_path / "\x1b[2J\t.png", None)
+    argv = ["predict.py", "--model", str(tmp_path / "m.keras"), "--top_k", "1", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(model_files, "_MAX_OUTPUT", 2**60)
+    predict.main()
+    path, prediction = capsys.readouterr().out.removesuffix("\n").split("\t")
+    assert path == str(tmp_path / "?[2J?.png")
+    assert prediction.startswith("?]0;title?: ")
 
 
 def test_a_model_without_facts_is_refused(pooled_model, tmp_path):

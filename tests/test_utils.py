@@ -1,6 +1,7 @@
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,19 @@ import numpy as np
 import pytest
 
 import utils
+from datasets import files, transforms
+from embeddings.hierarchy import read_hierarchy
+from training import snapshots
 from utils import UserError
 
+from .mutating import limited
+
 ROOT = Path(__file__).parents[1]
+
+
+def test_printable_keeps_letters_and_spaces_only():
+    assert utils.printable("Löwe\u202f日本\u3000.jpg") == "Löwe\u202f日本\u3000.jpg"
+    assert utils.printable("\x1b]0;x\x07\x9b\t\n\u202e\udcff") == "?]0;x" + "?" * 6
 
 
 def test_nearest_names():
@@ -92,6 +103,78 @@ def test_other_globals_are_refused(tmp_path, global_name):
     path.write_bytes(f"c{module}\n{name}\n.".encode())
     with pytest.raises(UserError, match=f"{module}.{name}"):
         utils.load_pickle(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02Nr\xff\xff\xff\x0f.",  # memorises None as object 2^28 - 1
+        b"Np268435455\n.",
+        b"\x80\x04\x95\xff\xff\xff\xff\x00\x00\x00\x00N.",  # a frame of 4 GiB
+        b"\x80\x04\x8e\xff\xff\xff\xff\x00\x00\x00\x00N.",  # as many bytes
+        b"\x80\x02X\xff\xff\xff\xffN.",  # as many characters
+        # An array of 2^30 bytes that are not in the file.
+        b"cnumpy\nndarray\n(I1073741824\ntR.",
+        b"\x80\x02cnumpy\nndarray\nJ\x00\x00\x00\x40\x85\x81.",
+    ],
+)
+def test_a_small_pickle_cannot_fill_the_memory(tmp_path, content):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="file: damaged or not a pickle"), limited():
+        utils.load_pickle(path)
+
+
+def test_a_declared_array_is_as_large_as_its_content(tmp_path):
+    path = tmp_path / "file"
+    size = b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nJ\x00\x00\x00\x40\x85"
+    path.write_bytes(size + b"U\x01b\x87R.")
+    assert utils.load_pickle(path).size == 0
+
+
+def test_other_codecs_than_picklers_use_are_refused(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"c_codecs\nencode\n(Vab\nVhex\ntR.")
+    with pytest.raises(UserError, match=r"file: damaged .*bytes in the encoding 'hex'"):
+        utils.load_pickle(path)
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    """A named pipe that nothing is written to, and an alarm for who reads it all the same."""
+
+    def ring(*_):
+        raise AssertionError("it waits for a pipe")
+
+    os.mkfifo(tmp_path / "file")
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(20)
+    yield tmp_path / "file"
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+READERS = {
+    "pickle": utils.load_pickle,
+    "npz": lambda path: utils.load_npz(path, []),
+    "isolated": lambda path: utils.read_isolated("none.py", path, kind="z"),
+    "lines": files.read_lines,
+    "image": transforms.load_rgb,
+    "image_size": transforms.image_size,
+    "hierarchy": read_hierarchy,
+    "snapshot": snapshots.read,
+}
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_pipes_and_devices_are_refused(pipe, read):
+    with pytest.raises(UserError, match=r"file: a pipe, socket or device; expected"):
+        read(pipe)
+    pipe.with_name("link").symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="link: a pipe, socket or device"):
+        read(pipe.with_name("link"))
+    with pytest.raises(UserError, match="Is a directory"):
+        read(pipe.parent)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80", b"no pickle", b"\x80\x04\x95\xff\xff\xff\xff"])

@@ -92,6 +92,12 @@ def broken(label_key="fine_labels", **changes):
     return content
 
 
+# A few bytes in a pickle, and 10^30 numbers where anything walks through it.
+NESTED = [0] * 10
+for _ in range(29):
+    NESTED = [NESTED] * 10
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -103,6 +109,9 @@ def broken(label_key="fine_labels", **changes):
         (broken(fine_labels=[0.5] * 100), "should be 100 integers"),
         (broken(fine_labels=[[1], [1, 2]]), "should be 100 integers"),
         (broken(data=[[1], [1, 2]]), "data should be uint8"),
+        (broken(data=NESTED), "data should be uint8 .*, is a list of 10"),
+        (broken(fine_labels=NESTED), "should be 100 integers, .*, is a list of 10"),
+        (broken(fine_labels=[NESTED] * 100), "should be 100 integers, .*, is a list of 100"),
         (broken(fine_labels=list(range(1, 101))), "should be 0 to 99, are 1 to 100"),
     ],
 )
@@ -114,9 +123,10 @@ def test_wrong_cifar_files(cifar_100, content, message):
 
 
 def test_cifar_with_a_wrong_number_of_names(cifar_100):
-    write_pickle(cifar_100 / "meta", {b"fine_label_names": [b"a"]})
-    with pytest.raises(UserError, match="meta: fine_label_names should be a list of 100 names"):
-        datasets.load_dataset("CIFAR-100", cifar_100)
+    for names in ([b"a"], [NESTED] * 100):
+        write_pickle(cifar_100 / "meta", {b"fine_label_names": names})
+        with pytest.raises(UserError, match="meta: fine_label_names should be a list of 100 names"):
+            datasets.load_dataset("CIFAR-100", cifar_100)
 
 
 class Hostile:

@@ -1,3 +1,5 @@
+import contextlib
+import os
 import subprocess
 import sys
 import warnings
@@ -6,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import scipy.stats
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from datasets import rng, transforms
 from datasets.transforms import View
@@ -283,6 +285,36 @@ def test_other_files_are_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"broken\.jpg: cannot be read as an image"):
         transforms.load_rgb(path)
+
+
+def test_other_formats_start_no_programs(tmp_path, monkeypatch):
+    """Pillow hands EPS to Ghostscript, which runs what is in it."""
+    trace = tmp_path / "trace"
+    (tmp_path / "gs").write_text(f"#!/bin/sh\necho 10.0\ntouch {trace}\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # what Pillow remembers of a search
+    path = tmp_path / "a.jpg"
+    path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n%%EOF\n")
+    for read in (transforms.load_rgb, transforms.image_size):
+        with pytest.raises(UserError, match=r"a\.jpg: cannot be read as an image"):
+            read(path)
+    assert not trace.exists()
+    with Image.open(path) as image, contextlib.suppress(OSError):
+        image.load()
+    assert trace.exists(), "the trap does not work"
+
+
+@pytest.mark.parametrize("format", transforms.FORMATS)
+def test_all_admitted_formats_are_read(tmp_path, format):
+    Image.fromarray(photo(20, 16)).save(tmp_path / "image", format)
+    assert transforms.load_rgb(tmp_path / "image").size == (20, 16)
+
+
+def test_several_pictures_in_one_jpeg_are_read(tmp_path):
+    pictures = [Image.fromarray(photo(20, 16, seed)) for seed in range(2)]
+    pictures[0].save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=pictures[1:])
+    assert transforms.load_rgb(tmp_path / "a.jpg").size == (20, 16)
 
 
 def test_missing_images_are_named(tmp_path):

@@ -153,6 +153,12 @@ def test_a_hostile_npz_is_refused_and_does_nothing(tmp_path):
     assert not mark.exists()
 
 
+# A few bytes in a pickle, and 10^30 numbers where anything walks through it.
+NESTED = [0] * 10
+for _ in range(29):
+    NESTED = [NESTED] * 10
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -164,6 +170,8 @@ def test_a_hostile_npz_is_refused_and_does_nothing(tmp_path):
         ({"embedding": VECTORS, "ind2label": [1, 2, "3"]}, "neither all integers nor all strings"),
         ({"embedding": VECTORS, "ind2label": [1, 2, None]}, "neither all integers nor all strin"),
         ({"embedding": [[1.0]], "ind2label": [1]}, "no matrix of numbers"),
+        ({"embedding": NESTED, "ind2label": [1] * 10}, "no matrix of numbers"),
+        ({"embedding": VECTORS, "ind2label": [NESTED] * 3}, "neither all integers nor all strin"),
         ({"embedding": VECTORS[0], "ind2label": [1, 2]}, "no matrix of numbers"),
         ({"embedding": VECTORS * np.nan, "ind2label": [1, 2, 3]}, "not finite"),
         ({"embedding": VECTORS[:0], "ind2label": []}, "one class id for each row"),
