@@ -11,8 +11,8 @@ import architectures
 import datasets
 import embeddings
 import sgdr
-from training import parsers, snapshots
-from utils import UsageError, nearest_names
+from training import parsers, snapshot_schema, snapshots
+from utils import UsageError, UserError, nearest_names
 
 BACKENDS = ("tensorflow", "jax")
 _WEIGHT_FILES = (".keras", ".h5", ".hdf5")
@@ -128,15 +128,31 @@ def load_snapshot(args: argparse.Namespace) -> snapshots.Loaded | None:
 
     Raises:
         UsageError: The snapshot belongs to a run with other arguments.
-        UserError: All copies are damaged.
+        UserError: All copies are damaged, or the history is another run's.
     """
     loaded = snapshots.load(args.snapshot)
     if loaded is None:
         return None
     snapshots.check_arguments(args, loaded.snapshot)
+    _check_history(args, loaded.snapshot)
     if not snapshots.same_log_dir(args.log_dir, loaded.snapshot):
         _check_log_dir(args.log_dir)
     return loaded
+
+
+def _check_history(args: argparse.Namespace, snapshot: snapshots.Snapshot) -> None:
+    rows = snapshot.state["EpochReport"]["rows"]
+    if not rows and snapshot.phase == snapshot_schema.ALL_LAYERS and snapshot.epoch >= args.epochs:
+        raise UsageError(
+            f"--epochs {args.epochs}: --snapshot {args.snapshot} began with {snapshot.epoch}, and "
+            "none is left to train; give more"
+        )
+    names = snapshot_schema.ROW_FACTS.union(_metric_names(args))
+    if rows and rows[0].keys() != names:
+        raise UserError(
+            f"--snapshot {args.snapshot}: its history is of {', '.join(rows[0])}, but this run's "
+            f"of {', '.join(sorted(names))}; give another --snapshot to begin anew"
+        )
 
 
 def check_data_arguments(args: argparse.Namespace) -> datasets.DatasetSpec:

@@ -10,7 +10,7 @@ import numpy as np
 
 import sgdr
 from models import EmbeddingOutput, weight_files
-from training import callbacks, fitting, resuming, snapshots
+from training import callbacks, fitting, resuming, snapshot_schema
 from training.losses import compile_model
 from utils import UserError
 
@@ -138,7 +138,7 @@ def train_new_layers(
             watched,
             steps_per_epoch=steps,
             loaded=loaded,
-            phase=snapshots.NEW_LAYERS,
+            phase=snapshot_schema.NEW_LAYERS,
             new_layers=new_layers,
             **options,
         )

@@ -119,9 +119,15 @@ def _arrays(variables: dict[str, Any]) -> dict[str, np.ndarray]:
     return {name: ops.convert_to_numpy(variable) for name, variable in variables.items()}
 
 
+def _form(values) -> tuple:
+    dtype = np.dtype(values.dtype)
+    # Integers may be of another size, as the backends' counters are.
+    return tuple(values.shape), dtype.name if dtype.kind == "f" else dtype.kind
+
+
 def _assign(variables: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
-    if shapes != {name: array.shape for name, array in arrays.items()}:
+    forms = {name: _form(variable) for name, variable in variables.items()}
+    if forms != {name: _form(array) for name, array in arrays.items()}:
         raise UserError(
             "the snapshot holds other variables than this version's network and optimiser have; "
             "give another --snapshot to begin anew"
@@ -205,13 +211,31 @@ class Snapshots(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         # `ReduceLROnPlateau` forgets everything here, just before.
         for callback in self.watched:
-            for name, value in self._state.get(type(callback).__name__, {}).items():
-                setattr(callback, name, value)
+            remembered = self._state.get(type(callback).__name__)
+            if remembered:
+                for name in _REMEMBERED[type(callback)]:
+                    setattr(callback, name, remembered[name])
         if not self._begun:
+            # Before a snapshot of this run takes the place of one that may be good.
+            self._check_place()
             # From here on a crash finds a snapshot that knows this run's log directory.
             self._begun = True
             _build_optimizer(self.model)
             self._save(self.epoch, self.batch, self._metrics)
+
+    def _check_place(self):
+        if self.batch > self.steps_per_epoch:
+            raise UserError(
+                f"--snapshot {self.args.snapshot}: is of step {self.batch} of an epoch of "
+                f"{self.steps_per_epoch}; give another --snapshot to begin anew"
+            )
+        if self._metrics:
+            forms = [_form(variable) for variable in self.model.metrics_variables]
+            if forms != [_form(values[0]) for values in self._metrics]:
+                raise UserError(
+                    f"--snapshot {self.args.snapshot}: holds other metrics than this version's "
+                    "network has; give another --snapshot to begin anew"
+                )
 
     def on_train_end(self, logs=None):
         self._state = self._remember()

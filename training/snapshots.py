@@ -15,12 +15,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from training import snapshot_schema
+from training.snapshot_schema import ALL_LAYERS
 from utils import UsageError, UserError, load_npz
 
 logger = logging.getLogger(__name__)
-
-ALL_LAYERS = "all layers"
-NEW_LAYERS = "new layers"  # of fine-tuning, before all are trained
 
 _FORMAT = "small-data snapshot 1"
 
@@ -51,7 +50,8 @@ class Snapshot:
         epoch: Completed epochs of this phase.
         batch: Steps done in the epoch after those; all of them within its evaluation.
         arrays: Variables of the model, the optimiser and, within an epoch, the metrics.
-        phase: What is trained: `ALL_LAYERS` or, at first in fine-tuning, `NEW_LAYERS` alone.
+        phase: What is trained: `ALL_LAYERS` or, at first in fine-tuning, `NEW_LAYERS` alone
+            (`snapshot_schema`).
         new_layers: Names of the layers that fine-tuning found no weights for.
         state: What the callbacks remember: history, best scores, plateau, elapsed time.
         data: Facts of the data set and the versions of the program's parts.
@@ -138,17 +138,22 @@ def read(path: str | os.PathLike) -> Snapshot:
     """Reads one copy.
 
     Raises:
-        UserError: It cannot be read, is no snapshot, or its checksum is wrong.
+        UserError: It cannot be read, is no snapshot, its checksum is wrong, or it holds what no
+            training stores.
     """
     arrays = load_npz(path, ["header", "sha256"])
-    if str(arrays.pop("sha256")) != _digest(arrays):
-        raise UserError(f"{path}: damaged: its checksum is wrong")
     try:
+        checksum = str(arrays.pop("sha256"))
+        snapshot_schema.check_numbers(arrays)
+        if checksum != _digest(arrays):
+            raise UserError(f"{path}: damaged: its checksum is wrong")
         header = json.loads(arrays.pop("header").tobytes())
         if header.pop("format") != _FORMAT:
             raise ValueError("another version of the format")
+        snapshot_schema.check_header(header)
+        snapshot_schema.check_metrics(arrays, header["batch"])
         return Snapshot(**header, arrays=arrays)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: no snapshot that this version can read ({error})") from None
 
 
@@ -212,9 +217,14 @@ def check_arguments(args: Namespace, snapshot: Snapshot) -> None:
             f"{where}: belongs to a run with other arguments ({', '.join(changed)}); "
             "give the same ones, or another --snapshot to begin anew"
         )
-    if snapshot.phase != ALL_LAYERS:
-        return
     begun = snapshot.epoch + bool(snapshot.batch)
+    if snapshot.phase != ALL_LAYERS:
+        if not args.finetune or begun > (args.finetune_init or 0):
+            raise UserError(
+                f"{where}: is at {snapshot.place}, where these arguments never are; "
+                "give another --snapshot to begin anew"
+            )
+        return
     if begun > args.epochs:
         raise UsageError(
             f"--epochs {args.epochs}: {where} is already at {snapshot.place}; "

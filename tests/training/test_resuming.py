@@ -1,17 +1,20 @@
 import csv
 import os
+import random
 import resource
 import shutil
 import signal
 
+import keras
 import numpy as np
 import pytest
 
 import models
-from training import callbacks, snapshots
+from training import arguments, callbacks, resuming, snapshots
 from training.signals import Interrupted
 from utils import UsageError, UserError
 
+from .mutated_snapshots import facts_and_arrays, mutate, write_unchecked
 from .small_run import TIMES, At, Killed, Run, assert_same
 
 SCHEDULES = {
@@ -256,3 +259,101 @@ def test_the_best_model_is_remembered(snapshot, monkeypatch):
     best = [value for i, value in enumerate(values) if value < min(values[:i], default=1e9)]
     assert saved == [f"{snapshot[1]}.best.keras"] * len(best)
     assert run.progress.watched[-1].best == {"val_loss": min(values)}
+
+
+PLATEAU = ["--epochs", "2", *SCHEDULES["plateau"], "--snapshot_best", "acc"]
+
+
+@pytest.fixture(scope="module")
+def within_an_epoch(tmp_path_factory):
+    """A run that was stopped in its second epoch."""
+    path = tmp_path_factory.mktemp("stopped") / "s"
+    with pytest.raises(Interrupted):
+        Run([*PLATEAU, "--snapshot", str(path)], At(1, 3, signal=signal.SIGTERM))
+    return snapshots.read(path)
+
+
+@pytest.fixture
+def resume(snapshot, within_an_epoch, monkeypatch):
+    """Resumes, up to the first step, from a changed snapshot of a stopped run."""
+    run = Run([*PLATEAU, *snapshot])
+    monkeypatch.setattr(resuming.Snapshots, "_save", lambda *args: None)
+    before = run.progress
+
+    def resume(change):
+        facts, arrays = facts_and_arrays(within_an_epoch)
+        facts["arguments"]["snapshot"] = snapshot[1]
+        change(facts, arrays)
+        write_unchecked(snapshot[1], facts, arrays)
+        snapshots.previous_path(snapshot[1]).unlink(missing_ok=True)
+        loaded = arguments.load_snapshot(run.args)
+        progress = resuming.Snapshots(
+            run.args, before.watched, run.stop, before.data, before.steps_per_epoch, loaded
+        )
+        progress.set_model(run.model)
+        resuming.restore(run.model, loaded, before.data, snapshot[1])
+        progress.on_train_begin()
+        progress.on_epoch_begin(progress.epoch)
+        return progress
+
+    return resume
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda facts, arrays: facts.update(batch=11), "is of step 11 of an epoch of 10"),
+        (lambda facts, arrays: arrays.popitem(), "holds other metrics"),
+        (lambda facts, arrays: arrays.update({"metric.0": np.zeros((1, 3))}), "other metrics"),
+        (
+            lambda facts, arrays: arrays.update({"model.4": arrays["model.4"].astype(int)}),
+            "other v",
+        ),
+        (lambda facts, arrays: arrays.update(x=arrays["model.0"]), "holds other variables"),
+        (lambda facts, arrays: facts.update(phase="new layers"), "where these arguments never are"),
+        (
+            lambda facts, arrays: facts["state"]["EpochReport"]["rows"][0].update(x=1),
+            "its history is of .*, x, but",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_run_is_refused(resume, change, message):
+    assert resume(lambda facts, arrays: None).batch == 3
+    with pytest.raises(UserError, match=message):
+        resume(change)
+
+
+def test_no_snapshot_does_more_than_a_message(resume, snapshot):
+    draw = random.Random(0)
+    refused = 0
+    for _ in range(300):
+        try:
+            progress = resume(lambda facts, arrays: mutate(facts, arrays, draw))
+        except UserError:
+            refused += 1
+        else:
+            assert progress.watched[-1].path == f"{snapshot[1]}.best.keras"
+    assert 200 < refused < 300
+
+
+def test_a_run_that_would_train_nothing_is_refused(snapshot):
+    with pytest.raises(Killed):
+        Run(["--epochs", "4", "--initial_epoch", "2", *snapshot], At(2, 1))
+    with pytest.raises(UsageError, match=r"--epochs 2: .* none is left to train; give more"):
+        Run(["--epochs", "2", *snapshot])
+
+
+def test_half_precision_goes_on_to_the_last_bit(snapshot):
+    """Its loss scale, too, is a part of the state."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        flags = ["--epochs", "3", "--precision", "mixed_float16"]
+        whole = Run(flags)
+        with pytest.raises(Interrupted):
+            Run([*flags, *snapshot], At(1, 4, signal=signal.SIGTERM))
+        resumed = Run([*flags, *snapshot])
+        assert isinstance(resumed.model.optimizer, keras.optimizers.LossScaleOptimizer)
+        assert_same(resumed, whole)
+    finally:
+        keras.config.set_dtype_policy(before)

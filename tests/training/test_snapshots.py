@@ -7,14 +7,33 @@ import pytest
 from training import snapshots
 from utils import UserError
 
+from .mutated_snapshots import facts_and_arrays, mutate, write_unchecked
 
-def make(epoch=1):
+
+def make(epoch=1, batch=0):
+    metrics = {f"metric.{i}": np.ones((2, i), "float32") for i in range(2)}
+    rows = [
+        {"epoch": i, "learning_rate": 1e-30, "acc": 0.5, "seconds": 1, "images_per_second": 2.5}
+        for i in range(1, epoch + 1)
+    ]
     return snapshots.Snapshot(
         arguments={"seed": 0, "log_dir": None},
         epoch=epoch,
-        batch=0,
-        arrays={"model.0": np.arange(3000, dtype="float32") + epoch, "model.1": np.array(2)},
-        state={"LearningRate": {"plateau_factor": 0.1}, "EpochReport": {"rows": [{"a": 1e-30}]}},
+        batch=batch,
+        arrays={
+            "model.0": np.arange(3000, dtype="float32") + epoch,
+            "model.1": np.array(2),
+            **(metrics if batch else {}),
+        },
+        new_layers=["head"],
+        state={
+            "run": {"seconds": 1.5},
+            "LearningRate": {"plateau_factor": 0.1},
+            "EpochReport": {"rows": rows, "seconds_in_epoch": 0.5 * bool(batch)},
+            "ReduceLROnPlateau": {"best": None, "wait": 0, "cooldown_counter": 0},
+            "BestModel": {"best": {"acc": 0.5}},
+        },
+        data={"labels": "0123"},
     )
 
 
@@ -127,3 +146,75 @@ def test_no_mutation_does_more_than_a_message(path):
         else:
             assert_equal(snapshot, make(2))
     assert refused > 200
+
+
+def run_of(facts):
+    return facts["state"]["run"]
+
+
+def report_of(facts):
+    return facts["state"]["EpochReport"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda facts, arrays: facts.update(epoch="one"),
+        lambda facts, arrays: facts.update(epoch=1.0),
+        lambda facts, arrays: facts.update(epoch=True),
+        lambda facts, arrays: facts.update(epoch=10**400),
+        lambda facts, arrays: facts.update(epoch=1),
+        lambda facts, arrays: facts.update(batch=-1),
+        lambda facts, arrays: facts.update(batch=0),
+        lambda facts, arrays: facts.update(phase=["all layers"]),
+        lambda facts, arrays: facts.update(new_layers="head"),
+        lambda facts, arrays: facts.update(arguments=None),
+        lambda facts, arrays: facts["arguments"].pop("log_dir"),
+        lambda facts, arrays: facts["arguments"].update(log_dir=5),
+        lambda facts, arrays: facts.update(data=[1]),
+        lambda facts, arrays: facts.pop("data"),
+        lambda facts, arrays: facts.update(further=1),
+        lambda facts, arrays: facts["state"].pop("run"),
+        lambda facts, arrays: facts["state"].update(Callback={"model": 1}),
+        lambda facts, arrays: facts["state"]["BestModel"].update(path="elsewhere.keras"),
+        lambda facts, arrays: run_of(facts).update(seconds=float("nan")),
+        lambda facts, arrays: run_of(facts).update(seconds=10**400),
+        lambda facts, arrays: report_of(facts).update(seconds_in_epoch="x"),
+        lambda facts, arrays: report_of(facts).update(rows="abc"),
+        lambda facts, arrays: report_of(facts)["rows"].append(5),
+        lambda facts, arrays: report_of(facts)["rows"].reverse(),
+        lambda facts, arrays: report_of(facts)["rows"][0].update(acc="x"),
+        lambda facts, arrays: report_of(facts)["rows"][1].pop("acc"),
+        lambda facts, arrays: arrays.update({"model.0": np.zeros(3, "M8[s]")}),
+        lambda facts, arrays: arrays.update({"model.0": np.zeros(3, [("a", "f4")])}),
+        lambda facts, arrays: arrays.update({"model.0": np.zeros(3, complex)}),
+        lambda facts, arrays: arrays.update({"model.0": np.zeros(3, ">f4")}),
+        lambda facts, arrays: arrays.update({"model.0": np.full(3, np.inf)}),
+        lambda facts, arrays: arrays.update({"metric.0": np.array(1.0)}),
+        lambda facts, arrays: arrays.update({"metric.0": np.zeros((3, 1))}),
+        lambda facts, arrays: arrays.update({"metric.7": np.zeros((2, 1))}),
+    ],
+)
+def test_what_no_training_stores_is_refused_for_the_copy_before(path, change, caplog):
+    facts, arrays = facts_and_arrays(make(2, batch=5))
+    write_unchecked(path, facts, arrays)
+    assert_equal(snapshots.load(path).snapshot, make(2, batch=5))
+    change(facts, arrays)
+    write_unchecked(path, facts, arrays)
+    assert_equal(snapshots.load(path).snapshot, make(1))
+    assert "no snapshot that this version can read" in caplog.text
+
+
+def test_no_stored_value_does_more_than_a_message(path):
+    """Mutated facts and arrays whose checksum is right."""
+    draw = random.Random(0)
+    refused = 0
+    for i in range(600):
+        facts, arrays = facts_and_arrays(make(2, batch=5 * (i % 2)))
+        mutate(facts, arrays, draw)
+        write_unchecked(path, facts, arrays)
+        try:
+            snapshots.read(path)
+        except UserError:
+            refused += 1
+    assert 400 < refused < 600
