@@ -12,9 +12,9 @@ The embedding files go to `learn_classifier.py --embedding`.
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+import datasets
 import utils
 from embeddings import solvers
 from training import arguments, parsers
@@ -110,37 +110,24 @@ def _check_unused(args: argparse.Namespace, parser: argparse.ArgumentParser) -> 
                 raise utils.UsageError(f"--{flag} does nothing without --out; leave it out")
 
 
-def read_class_list(path: str, str_ids: bool) -> tuple[list[int] | list[str], list[str | None]]:
-    """The ids of a class list, each line's first word, and the names, what follows it.
-
-    Returns:
-        Ids and names; the name is `None` where the line has only an id.
+def listed_classes(path: str, str_ids: bool) -> tuple[list[int] | list[str], list[str | None]]:
+    """The ids of a class list and the names; a name is `None` where a line has only an id.
 
     Raises:
         UserError: The file cannot be read, is empty, or an id is not an integer.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise utils.UserError(f"{path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise utils.UserError(f"{path}: not a text file in UTF-8") from None
-    ids, names = [], []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        class_id, name = [*line.split(None, 1), ""][:2]
+    names = datasets.read_class_list(path)
+    if str_ids:
+        return list(names), list(names.values())
+    ids = []
+    for class_id in names:
         try:
-            ids.append(class_id if str_ids else int(class_id))
+            ids.append(int(class_id))
         except ValueError:
             raise utils.UserError(
-                f"{path}: line {number}: the id {class_id!r} is not an integer; give --str_ids "
-                "for string ids"
+                f"{path}: the id {class_id!r} is not an integer; give --str_ids for string ids"
             ) from None
-        names.append(name.strip() or None)
-    if not ids:
-        raise utils.UserError(f"{path}: lists no classes")
-    return ids, names
+    return ids, list(names.values())
 
 
 def compute(args: argparse.Namespace) -> None:
@@ -159,7 +146,7 @@ def save(hierarchy: "Hierarchy", args: argparse.Namespace) -> None:
     from embeddings.solvers import solve
 
     if args.class_list:
-        class_ids, names = read_class_list(args.class_list, args.str_ids)
+        class_ids, names = listed_classes(args.class_list, args.str_ids)
     else:
         class_ids = hierarchy.leaves
         names = [None] * len(class_ids)
@@ -198,9 +185,8 @@ def make_tree(args: argparse.Namespace) -> None:
     from embeddings.hierarchy import format_tree
     from embeddings.wordnet import WordNet, describe_senses, noun_tree
 
-    class_ids, names = read_class_list(args.class_list, str_ids=True)
     nouns = {}
-    for class_id, name in zip(class_ids, names, strict=True):
+    for class_id, name in datasets.read_class_list(args.class_list).items():
         words = (name or class_id).split()
         nouns[class_id] = (words[0], words[-1])
         if len(words) > 2:
@@ -208,8 +194,6 @@ def make_tree(args: argparse.Namespace) -> None:
                 f"{args.class_list}: class {class_id}: expected `ID NAME [NOUN]`; join the words "
                 "of a name by underscores"
             )
-    if len(nouns) < len(class_ids):
-        raise utils.UserError(f"{args.class_list}: a class id occurs twice")
     wordnet = WordNet(args.wordnet)
     hierarchy = noun_tree(wordnet, nouns)
     if args.out:

@@ -97,7 +97,6 @@ def main() -> None:
 
     import keras
 
-    import models
     from embeddings.evaluation import hierarchical_scores
     from embeddings.hierarchy import read_hierarchy
     from training import evaluation, report
@@ -107,7 +106,7 @@ def main() -> None:
         hierarchy = read_hierarchy(args.hierarchy, is_a=args.is_a, str_ids=args.str_ids)
     rows = []
     for path in args.model:
-        model = models.load_model(path)
+        model = evaluation.load_model(path)
         dataset, labels = load_test_set(args, path, model)
         if hierarchy:
             ids = [str(i) for i in model.class_ids] if args.str_ids else model.class_ids

@@ -13,7 +13,7 @@ from argparse import Namespace
 import datasets
 import embeddings
 import sgdr
-from training import arguments, parsers, signals, snapshots
+from training import arguments, parsers, processes, signals, snapshots
 from utils import run_script
 
 
@@ -77,13 +77,33 @@ def check_images(args: Namespace) -> int:
 
 
 def main() -> int | None:
+    args = parsers.training_parser().parse_args()
+    arguments.check_process_arguments(args)
+    place = None if args.check_data else processes.find_place(args)
+    with processes.together(place, arguments.common_arguments(args)) as group:
+        return run(args, group)
+
+
+def run(args: Namespace, group) -> int | None:
+    """A run, alone or as one of several processes.
+
+    Args:
+        args: As parsed.
+        group: The processes (`training.processes.Group`), or `None`.
+    """
     # ---------------------------------------------------------------- arguments
     # Checked before anything is loaded: importing Keras and its backend takes seconds.
-    args = arguments.check_training_arguments(parsers.training_parser().parse_args())
+    if group:
+        args.num_processes = group.count
+        if group.index:
+            arguments.write_nothing(args)
+    arguments.check_training_arguments(args)
     if args.check_data:
         return check_images(args)
     loaded = arguments.load_snapshot(args)
-    stop = signals.StopSignals()
+    if group:
+        loaded = processes.share_snapshot(group, loaded)
+    stop = signals.StopSignals(group)
     stop.install()
 
     import keras
@@ -94,7 +114,7 @@ def main() -> int | None:
     if args.deterministic:
         resuming.make_deterministic()
     keras.config.set_dtype_policy(args.precision)
-    devices = distribution.choose(args)
+    devices = distribution.choose(args, group)
     with devices.scope():
         train(args, loaded, stop, devices)
     return None
@@ -121,10 +141,15 @@ def train(args: Namespace, loaded, stop, devices) -> None:
     reading = {
         **arguments.reading_options(args),
         "label_keys": ("embedding", "prob") if args.cls_weight else None,
+        "share": devices.share,
     }
     multiple = arguments.batch_multiple(args)
     train_batches = dataset.train_batches(
-        args.batch_size, seed=args.seed, multiple=multiple, **reading
+        args.batch_size,
+        seed=args.seed,
+        multiple=multiple,
+        parts=args.accumulate_steps,
+        **reading,
     )
     test_batches = dataset.test_batches(args.val_batch_size, multiple=args.gpus, **reading)
     images_per_epoch = len(dataset.train) * dataset.train_repeats
@@ -158,6 +183,8 @@ def train(args: Namespace, loaded, stop, devices) -> None:
     if args.snapshot_best:
         watched.append(resuming.BestModel(f"{args.snapshot}.best.keras", args.snapshot_best))
     keeping = {"stop": stop, "data": resuming.describe_data(dataset, model)}
+    if devices.group:
+        processes.check_same_data(devices.group, keeping["data"])
     seconds = 0.0
     with datasets.reading_errors(train_batches, test_batches):
         with stop.deferred():
@@ -192,7 +219,7 @@ def train(args: Namespace, loaded, stop, devices) -> None:
             test_batches,
             dataset.test.labels,
             top_k=args.top_k_acc,
-            features=bool(args.feature_dump),
+            features=processes.as_first(devices.group, bool(args.feature_dump)),
         )
     best = history.best_epoch(arguments.accuracy_name(args))
     print(report.final_lines(result.scores, best))

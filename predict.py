@@ -61,10 +61,10 @@ def main() -> None:
 
     import numpy as np
 
-    import models
     from datasets import transforms
+    from training import evaluation
 
-    model = models.load_model(args.model)
+    model = evaluation.load_model(args.model)
     side, resize = model.info["image_size"], model.info["test_resize"]
     for path in paths:
         image = transforms.load_rgb(path)

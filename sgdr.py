@@ -110,7 +110,6 @@ class Schedule:
     """A learning-rate schedule with its parameters.
 
     Attributes:
-        name: One of `SCHEDULES`.
         epochs: The number of epochs where `--epochs` does not say.
         rate: The rate by the position in the training: epochs since the start, with fractions
             within an epoch.
@@ -118,7 +117,6 @@ class Schedule:
         follows_loss: Whether the rate also falls when the validation loss stagnates.
     """
 
-    name: str
     epochs: int
     rate: Callable[[float], float]
     within_epoch: bool = False
@@ -130,7 +128,6 @@ def make_schedule(args: Namespace) -> Schedule:
     match args.lr_schedule:
         case "SGDR":
             return Schedule(
-                "SGDR",
                 sgdr_epochs(args.sgdr_base_len, args.sgdr_mul),
                 lambda position: sgdr_rate(
                     int(position), args.sgdr_max_lr, args.sgdr_base_len, args.sgdr_mul
@@ -138,7 +135,6 @@ def make_schedule(args: Namespace) -> Schedule:
             )
         case "CLR":
             return Schedule(
-                "CLR",
                 CLR_LEGS * args.clr_step_len,
                 lambda position: triangular_rate(
                     position, args.clr_step_len, args.clr_min_lr, args.clr_max_lr
@@ -146,12 +142,12 @@ def make_schedule(args: Namespace) -> Schedule:
                 within_epoch=True,
             )
         case "ResNet-Schedule":
-            return Schedule("ResNet-Schedule", 164, lambda position: resnet_rate(int(position)))
+            return Schedule(164, lambda position: resnet_rate(int(position)))
         case "SGD" if args.sgd_schedule:
             steps, epochs = parse_steps(args.sgd_schedule)
-            return Schedule("SGD", epochs, lambda position: step_rate(int(position), steps))
+            return Schedule(epochs, lambda position: step_rate(int(position), steps))
         case "SGD":
-            return Schedule("SGD", 200, lambda position: args.sgd_lr, follows_loss=True)
+            return Schedule(200, lambda position: args.sgd_lr, follows_loss=True)
     raise ValueError(f"unknown schedule {args.lr_schedule!r}")
 
 

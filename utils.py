@@ -8,6 +8,8 @@ import difflib
 import logging
 import os
 import pickle
+import re
+import subprocess
 import sys
 import tempfile
 import zipfile
@@ -44,9 +46,7 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
     try:
         status = main() or 0
     except UserError as error:
-        # A message may quote a foreign file's bytes: never let those break the one line.
-        line = " ".join(str(error).split())
-        print(f"{program}: {error.prefix}{line}", file=sys.stderr)
+        print(f"{program}: {error.prefix}{one_line(error)}", file=sys.stderr)
         status = error.exit_status
     except ModuleNotFoundError as error:
         if error.name is None or (Path(__file__).parent / error.name.split(".")[0]).exists():
@@ -71,6 +71,18 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
     sys.exit(status)
 
 
+_LINE_LENGTH = 900
+
+
+def one_line(error: Exception) -> str:
+    """An error's message as one line of bounded length, whatever bytes of a file it quotes."""
+    line = " ".join(str(error).split())
+    if len(line) > _LINE_LENGTH:
+        line = f"{line[: _LINE_LENGTH // 2]} … {line[-_LINE_LENGTH // 2 :]}"
+    # Terminals obey control characters.
+    return "".join(character if character.isprintable() else "?" for character in line)
+
+
 def nearest_names(name: str, known: Iterable[str]) -> str:
     """A hint for an unknown name: `did you mean X or Y?`, or known names if none is near."""
     known = list(known)
@@ -82,21 +94,27 @@ def nearest_names(name: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(known[:20])}{more}"
 
 
+# Seconds without a change after which an unfinished file is taken for one of a process that was
+# killed. Whether that lives cannot be asked: it may be another container's or another machine's.
+_ABANDONED = 24 * 3600
+
+
 @contextlib.contextmanager
 def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     """A temporary path beside `target` that becomes `target` whole, or not at all.
 
     The temporary file has the same suffixes as the target (writers choose a format by them). It
     is flushed to disk before the rename, so that a crash leaves either the old file or the new.
+    What a crash left of an earlier attempt at the same target is removed when it is a day old.
     """
     target = Path(target)
     suffixes = "".join(target.suffixes)
-    handle, name = tempfile.mkstemp(
-        prefix=f".{target.name.removesuffix(suffixes)}.", suffix=suffixes, dir=target.parent
-    )
+    prefix = f".{target.name.removesuffix(suffixes)}.partial-"
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffixes, dir=target.parent)
     os.close(handle)
     temporary = Path(name)
     try:
+        _remove_abandoned(temporary, prefix, suffixes)
         # mkstemp's 0600 is for secrets; results get the permissions any new file would get.
         umask = os.umask(0)
         os.umask(umask)
@@ -107,6 +125,18 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_abandoned(temporary: Path, prefix: str, suffixes: str) -> None:
+    """Removes the files beside `temporary` that are named like it and were left by a crash."""
+    name = re.compile(f"{re.escape(prefix)}[a-z0-9_]{{8}}{re.escape(suffixes)}")
+    # What cannot be removed is no reason to write nothing.
+    with contextlib.suppress(OSError):
+        # The file system's own clock, which may be another machine's.
+        now = temporary.stat().st_mtime
+        for entry in os.scandir(temporary.parent):
+            if name.fullmatch(entry.name) and now - entry.stat().st_mtime > _ABANDONED:
+                os.unlink(entry)
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
@@ -168,6 +198,48 @@ def _reason(error: Exception) -> str:
 # not shrink that much.
 _NPZ_BYTES = 2**30
 _NPZ_EXPANSION = 20
+
+
+# Seconds; the largest networks' weights take a few.
+READ_TIMEOUT = 60
+
+
+def read_isolated(
+    program: str, path: str | os.PathLike, *arguments: str, kind: str
+) -> dict[str, Any]:
+    """Reads a foreign file in a process of its own, which may crash, hang or run out of memory.
+
+    Args:
+        program: A Python file that needs nothing of this project; it is run with the path, the
+            `.npz` it is to write, and the arguments. Its last line on stderr says what is wrong.
+        path: The file.
+        *arguments: More arguments.
+        kind: What the file should be, for messages.
+
+    Returns:
+        The arrays that it wrote.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    try:
+        open(path, "rb").close()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    with tempfile.TemporaryDirectory() as directory:
+        output = os.path.join(directory, "arrays.npz")
+        command = [sys.executable, "-I", program, os.path.abspath(path), output, *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=READ_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise UserError(f"{path}: damaged: reading it does not come to an end") from None
+        if done.returncode:
+            text = done.stderr.decode(errors="replace") if done.returncode == 1 else ""
+            reason = "".join(text.strip().splitlines()[-1:])
+            raise UserError(
+                f"{path}: damaged or not a {kind} ({reason[:300] or 'reading it fails'})"
+            )
+        return load_npz(output, [])
 
 
 def load_npz(path: str | os.PathLike, required: Iterable[str]) -> dict[str, Any]:

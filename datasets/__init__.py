@@ -3,10 +3,19 @@
 import contextlib
 from collections.abc import Iterator
 
-from datasets.info import DatasetSpec
+from datasets.files import read_class_list
+from datasets.info import CACHE_MODES, DatasetSpec
 from datasets.registry import check_dataset, dataset_names, load_dataset
 
-__all__ = ["DatasetSpec", "check_dataset", "dataset_names", "load_dataset", "reading_errors"]
+__all__ = [
+    "CACHE_MODES",
+    "DatasetSpec",
+    "check_dataset",
+    "dataset_names",
+    "load_dataset",
+    "read_class_list",
+    "reading_errors",
+]
 
 
 @contextlib.contextmanager

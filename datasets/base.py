@@ -153,6 +153,8 @@ class Dataset:
         initial_epoch: int = 0,
         label_keys: Sequence[str] | None = None,
         multiple: int = 1,
+        share: tuple[int, int] = (0, 1),
+        parts: int = 1,
     ) -> BatchSequence:
         """Shuffled and augmented batches; every image `train_repeats` times per epoch.
 
@@ -165,13 +167,15 @@ class Dataset:
             label_keys: Give the labels as a dictionary with these keys, one per output.
             multiple: Fill up the last batch to a multiple of this (`datasets.sequence`), for
                 devices that share it.
+            share: Which of how many processes this is; it gets its share of every batch.
+            parts: In how many parts a batch will be computed, of each of which it gets its share.
 
         Returns:
             A `keras.utils.PyDataset` of `(images, labels)`: uint8 RGB `(batch, side, side, 3)` and
             int32 `(batch,)`. Pass it to `fit` with `shuffle=False`.
         """
         reading = {"workers": workers, "queue_size": queue_size, "initial_epoch": initial_epoch}
-        reading |= {"label_keys": label_keys, "multiple": multiple}
+        reading |= {"label_keys": label_keys, "multiple": multiple, "share": share, "parts": parts}
         options = {"seed": seed, "train": True, "repeats": self.train_repeats}
         return self._batches(self.train, batch_size, reading, options)
 
@@ -183,10 +187,11 @@ class Dataset:
         queue_size: int = 100,
         label_keys: Sequence[str] | None = None,
         multiple: int = 1,
+        share: tuple[int, int] = (0, 1),
     ) -> BatchSequence:
         """The test images in the order of `test`, centre-cropped; arguments as `train_batches`."""
         reading = {"workers": workers, "queue_size": queue_size}
-        reading |= {"label_keys": label_keys, "multiple": multiple}
+        reading |= {"label_keys": label_keys, "multiple": multiple, "share": share}
         return self._batches(self.test, batch_size, reading, {"seed": 0, "train": False})
 
     def _batches(self, split, batch_size, reading, options) -> BatchSequence:

@@ -18,7 +18,6 @@ from utils import UserError, atomic_path
 
 logger = logging.getLogger(__name__)
 
-MODES = ("auto", "none", "ram", "disk")
 # Change it when the same key would mean other bytes.
 _FORMAT = 2
 _DIGEST_BYTES = 32

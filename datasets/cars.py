@@ -17,18 +17,10 @@ def load(spec: DatasetSpec) -> Content:
 
     file = spec.root / "cars_annos.mat"
     content = read_mat(file, "annotations", optional=("class_names",))
-    annotations = content["annotations"].ravel()
-    fields = ("relative_im_path", "class", "test")
-    if lacking := [field for field in fields if field not in (annotations.dtype.names or ())]:
-        raise UserError(f"{file}: annotations have no field {lacking[0]}; is it the official file?")
-    try:
-        paths, labels, is_test = (
-            [np.asarray(value).item() for value in annotations[field]] for field in fields
-        )
-        labels, is_test = np.array(labels), np.array(is_test)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{file}: annotations should hold single values ({error})") from None
-
+    columns = [f"annotations.{field}" for field in ("relative_im_path", "class", "test")]
+    if lacking := [column for column in columns if column not in content]:
+        raise UserError(f"{file}: has no {lacking[0]}; is it the official file?")
+    paths, labels, is_test = (content[column].ravel() for column in columns)
     if not are_integers(labels):
         raise UserError(f"{file}: class should be whole numbers, is {labels.dtype}")
     if not np.isin(is_test, (0, 1)).all():
@@ -41,8 +33,7 @@ def load(spec: DatasetSpec) -> Content:
 
     names = {}
     if "class_names" in content:
-        listed = content["class_names"].ravel()
-        names = {label: np.asarray(name).item() for label, name in enumerate(listed, 1)}
+        names = dict(enumerate(content["class_names"].ravel().tolist(), 1))
     return Content(samples(~is_test), samples(is_test), names)
 
 

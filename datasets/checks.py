@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from datasets import transforms
 from datasets.info import ClassId, Samples
@@ -50,6 +51,28 @@ def check_lists(name: str, samples: Mapping[str, Samples]) -> None:
             raise UserError(
                 f"{name}: {len(both)} images are in both the training and the test split, "
                 f"first {both[0]}; remove them from one"
+            )
+
+
+def check_within(name: str, root: Path | None, samples: Samples) -> None:
+    """Refuses lists that lead to other files of this machine; links under the root may.
+
+    Args:
+        name: Of the data set.
+        root: Directory of its files.
+        samples: Images of a split.
+
+    Raises:
+        UserError: The path of an image leaves the root.
+    """
+    if not isinstance(samples.images, list):
+        return
+    above = os.path.join(os.path.abspath(root), "")
+    for path in samples.images:
+        if not os.path.abspath(path).startswith(above):
+            raise UserError(
+                f"{name}: the lists name {path}, which is not under {root}; "
+                "move or link the image there"
             )
 
 

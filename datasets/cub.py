@@ -8,11 +8,14 @@ node ids of its hierarchy; they are not consecutive, and stay its class ids. `CU
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from datasets.files import exists, read_lines
 from datasets.info import Content, DatasetInfo, DatasetSpec, Samples
 from utils import UserError
+
+_LABEL = re.compile("[0-9]{1,15}")
 
 
 def load(spec: DatasetSpec) -> Content:
@@ -44,7 +47,8 @@ def load(spec: DatasetSpec) -> Content:
     names = {}
     if exists(spec.root / "classes.txt"):
         table = _read_table(spec.root / "classes.txt")
-        names = {int(label): name for label, name in table.items() if label.isdigit()}
+        # What is not a class's number names none.
+        names = {int(label): name for label, name in table.items() if _LABEL.fullmatch(label)}
     test = [image for image in paths if not split[image]]
     return Content(samples(train), samples(test), names, repeats)
 
@@ -67,9 +71,12 @@ def _read_table(path: Path) -> dict[str, str]:
 def _read_numbers(path: Path) -> dict[str, int]:
     table = _read_table(path)
     try:
-        return {key: int(value) for key, value in table.items()}
+        numbers = {key: int(value) for key, value in table.items()}
     except ValueError as error:
         raise UserError(f"{path}: expected lines of an id and a number ({error})") from None
+    if large := [key for key, value in numbers.items() if abs(value) >= 2**53]:
+        raise UserError(f"{path}: the number of {large[0]} is too large")
+    return numbers
 
 
 def _read_split(path: Path) -> dict[str, int]:

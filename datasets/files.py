@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from utils import UsageError, UserError
+from datasets import mat_files
+from utils import UsageError, UserError, read_isolated
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,33 +48,43 @@ def read_lines(path: str | os.PathLike) -> list[str]:
         raise UserError(f"{path}: not a text file in UTF-8") from None
 
 
+def read_class_list(path: str | os.PathLike) -> dict[str, str | None]:
+    """The classes in a file of lines `ID [NAME]`: their names by id, in the order of the lines.
+
+    A name may contain spaces; of a line with only an id it is `None`.
+
+    Raises:
+        UserError: The file cannot be read, is no UTF-8 text, lists no class or one twice.
+    """
+    names = {}
+    for line in filter(None, read_lines(path)):
+        class_id, *name = line.split(None, 1)
+        if class_id in names:
+            raise UserError(f"{path}: class {class_id} is listed more than once")
+        names[class_id] = name[0] if name else None
+    if not names:
+        raise UserError(f"{path}: lists no classes; expected lines that begin with an id")
+    return names
+
+
 def read_mat(
     path: str | os.PathLike, *variables: str, optional: tuple[str, ...] = ()
 ) -> dict[str, np.ndarray]:
     """Reads the named variables of a MATLAB file, and the optional ones that are there.
 
-    Raises:
-        UserError: The file cannot be read, lacks one of the variables, or has a sparse one.
-    """
-    import numpy as np
-    import scipy.io
+    Returns:
+        Arrays of numbers or text by the variables' names. A struct array has one `(n,)` for each
+        of its fields, by `variable.field`; the items of a cell array make an array `(n,)`.
 
-    try:
-        content = scipy.io.loadmat(path, variable_names=variables + optional)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
-    except Exception as error:  # a damaged file raises nearly anything
-        raise UserError(
-            f"{path}: damaged or not a MATLAB file ({error or type(error).__name__})"
-        ) from None
+    Raises:
+        UserError: The file cannot be read, lacks one of the variables, or one is something else.
+    """
+    content = read_isolated(
+        mat_files.__file__, path, *variables, *optional, kind="MATLAB file of plain arrays"
+    )
     for variable in variables:
-        if variable not in content:
+        if not any(name.split(".")[0] == variable for name in content):
             raise UserError(f"{path}: has no variable {variable}; is it the official file?")
-    for name in {*variables, *optional} & content.keys():
-        if not isinstance(content[name], np.ndarray):
-            raise UserError(
-                f"{path}: {name} should be a plain array, is a {type(content[name]).__name__}"
-            )
     return content
 
 
@@ -83,18 +94,20 @@ def read_mat_integers(path: str | os.PathLike, *variables: str) -> dict[str, np.
     Raises:
         UserError: As `read_mat`, or a variable is something else.
     """
-    numbers = {}
-    for name, values in ((name, read_mat(path, name)[name]) for name in variables):
-        if not are_integers(values):
-            raise UserError(f"{path}: {name} should be integers, is {values.dtype}")
+    numbers = read_mat(path, *variables)
+    for name in variables:
+        values = numbers.get(name)
+        if values is None or not are_integers(values):
+            found = "a struct" if values is None else values.dtype
+            raise UserError(f"{path}: {name} should be integers, is {found}")
         numbers[name] = values.ravel().astype(int)
     return numbers
 
 
 def are_integers(values: np.ndarray) -> bool:
-    """Whether numbers are whole, whatever their type."""
+    """Whether numbers are whole, whatever their type, and none is beyond ±2^53."""
     import numpy as np
 
-    if values.dtype.kind == "f":
-        return bool(np.all(np.isfinite(values) & (values == np.round(values))))
-    return values.dtype.kind in "iu"
+    if values.dtype.kind not in "fiu":
+        return False
+    return bool(np.all((np.abs(values) <= 2.0**53) & (values == np.round(values))))

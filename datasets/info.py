@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 ClassId = int | str
+# Where decoded images are kept; see `datasets.load_dataset`.
+CACHE_MODES = ("auto", "none", "ram", "disk")
 
 
 @dataclass(frozen=True)

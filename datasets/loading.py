@@ -27,6 +27,8 @@ def load(
     """Loads what `spec` describes; see `datasets.load_dataset`."""
     content = spec.info.load(spec)
     train, test = content.train, content.test
+    for samples in (train, test):
+        checks.check_within(spec.name, spec.root, samples)
     if spec.class_list is None:
         ids = sorted(_ids(train) | _ids(test))
         if spec.info.num_classes not in (None, len(ids)):

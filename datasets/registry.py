@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datasets import cars, cifar, cub, digits, flowers, folder, mit67
-from datasets.files import exists
-from datasets.info import DatasetInfo, DatasetSpec
-from utils import UsageError, nearest_names
+from datasets.files import exists, read_class_list
+from datasets.info import CACHE_MODES, DatasetInfo, DatasetSpec
+from utils import UsageError, UserError, nearest_names
 
 if TYPE_CHECKING:
     from datasets.base import Dataset
@@ -87,7 +86,7 @@ def check_dataset(
         info.check(root, test_fraction)
     elif test_fraction is not None:
         raise UsageError(f"--test_fraction: {info.name} has a split of its own; leave it out")
-    classes = None if class_list is None else _read_class_list(Path(class_list))
+    classes = None if class_list is None else _listed_classes(class_list)
 
     mean, std = info.mean, info.std
     size, resize, test_resize = info.image_size, info.resize, info.test_resize
@@ -170,10 +169,9 @@ def load_dataset(
         seed=seed,
     )
     from datasets import loading  # NumPy and Pillow, which `--help` does not wait for
-    from datasets.cache import MODES
 
-    if cache not in MODES:
-        raise UsageError(f"--cache {cache}: expected one of {', '.join(MODES)}")
+    if cache not in CACHE_MODES:
+        raise UsageError(f"--cache {cache}: expected one of {', '.join(CACHE_MODES)}")
     return loading.load(
         spec,
         cache_mode=cache,
@@ -236,16 +234,11 @@ def _check_root(info: DatasetInfo, data_root: str | os.PathLike | None) -> Path 
     raise UsageError(f"--data_root {root}: {nearest} is missing; {info.name} needs {expected}")
 
 
-def _read_class_list(path: Path) -> tuple[str, ...]:
+def _listed_classes(path: str | os.PathLike) -> tuple[str, ...]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise UsageError(f"--class_list {path}: {reason}") from None
-    ids = tuple(words[0] for line in lines if (words := line.split()))
+        ids = tuple(read_class_list(path))
+    except UserError as error:
+        raise UsageError(f"--class_list {error}") from None
     if len(ids) < 2:
-        raise UsageError(f"--class_list {path}: expected at least two lines that begin with an id")
-    twice = [class_id for class_id, count in Counter(ids).items() if count > 1]
-    if twice:
-        raise UsageError(f"--class_list {path}: class {twice[0]} is listed more than once")
+        raise UsageError(f"--class_list {path}: expected at least two classes, one per line")
     return ids

@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 # per batch these are 11 batches. The rest of the memory is for the images being decoded.
 QUEUE_BYTES = 640 * 2**20
 
+# Images and labels of a batch, its weights if it has any, and the tasks that fill the images.
+_Job = tuple[np.ndarray, np.ndarray, list[np.ndarray], list[Future]]
+
 
 class BatchSequence(keras.utils.PyDataset):
     """The batches of one split, in the order of the current epoch.
@@ -29,6 +32,9 @@ class BatchSequence(keras.utils.PyDataset):
     do not count, and every batch has a third part, weights `(batch,)` float32. All weights of a
     batch are the same, its size over the images that count: the mean over a filled batch, with
     losses of 0 for the label -1, is then the mean over those images.
+
+    Of several processes each gives, and reads, its share of every batch only. Their shares, one
+    after the other, are the batch; of a batch that is computed in parts, it is so for every part.
 
     Threads of our own make the batches ahead, several at one batch. Keras' enqueuer would give a
     whole batch to one thread, so that the first of every epoch takes as long as with one worker,
@@ -51,11 +57,15 @@ class BatchSequence(keras.utils.PyDataset):
         initial_epoch: int = 0,
         label_keys: Sequence[str] | None = None,
         multiple: int = 1,
+        share: tuple[int, int] = (0, 1),
+        parts: int = 1,
     ):
         super().__init__(workers=1)
         if batch_size % multiple:
             raise ValueError(f"batch_size {batch_size} is no multiple of {multiple}")
-        batch_bytes = batch_size * pipeline.image_size**2 * 3
+        if share[1] > 1 and multiple % (share[1] * parts):
+            raise ValueError(f"{multiple} is no multiple of {share[1]} shares of {parts} parts")
+        batch_bytes = batch_size // share[1] * pipeline.image_size**2 * 3
         self.queue_size = max(1, min(queue_size, QUEUE_BYTES // batch_bytes))
         if self.queue_size < queue_size:
             logger.info(
@@ -71,11 +81,12 @@ class BatchSequence(keras.utils.PyDataset):
         self._batch_size = batch_size
         self._label_keys = label_keys
         self._multiple = multiple
+        self._share = share
+        self._parts = parts
         self._lock = threading.Lock()
         self._first_batch = 0
         self._begun = self._exhausted = False
-        # (epoch, batch) -> the batch's arrays and the tasks that fill them
-        self._ahead: dict[tuple[int, int], tuple[np.ndarray, np.ndarray, list[Future]]] = {}
+        self._ahead: dict[tuple[int, int], _Job] = {}  # by epoch and batch
         self._executor = ThreadPoolExecutor(max(1, workers), "read")
         weakref.finalize(self, self._executor.shutdown, wait=False, cancel_futures=True)
 
@@ -100,7 +111,7 @@ class BatchSequence(keras.utils.PyDataset):
                 if key not in self._ahead:
                     self._ahead[key] = self._start(*key)
             job = self._ahead.pop(wanted[0])
-        images, labels, tasks = job
+        images, labels, weights, tasks = job
         try:
             for task in tasks:
                 task.result()
@@ -111,9 +122,6 @@ class BatchSequence(keras.utils.PyDataset):
                     _cancel(other)
                 self._ahead.clear()
             raise
-        weights = ()
-        if self._multiple > 1:
-            images, labels, *weights = _fill_up(images, labels, self._multiple)
         if self._label_keys:
             labels = dict.fromkeys(self._label_keys, labels)
         return images, labels, *weights
@@ -129,31 +137,37 @@ class BatchSequence(keras.utils.PyDataset):
             self._first_batch = 0
         self._begun = False
 
-    def _start(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray, list[Future]]:
+    def _start(self, epoch: int, index: int) -> _Job:
         pipeline, side = self._pipeline, self._pipeline.image_size
         start = index * self._batch_size
         samples = pipeline.order(epoch)[start : start + self._batch_size]
-        images = np.empty((len(samples), side, side, 3), np.uint8)
+        places, counts = self._rows(len(samples))
+        labels = np.where(counts, pipeline.labels[samples[places]], np.int32(-1))
+        weights = []
+        if self._multiple > 1:
+            size = len(places) * self._share[1]
+            weights.append(np.full(len(places), size / len(samples), np.float32))
+        images = np.empty((len(places), side, side, 3), np.uint8)
+        # A task makes images whose places follow one another.
+        gaps = np.flatnonzero(np.diff(places) != 1) + 1
         step = pipeline.images_per_task
         tasks = [
             self._executor.submit(
-                _fill, pipeline, images[i : i + step], samples[i : i + step], epoch, start + i
+                _fill, pipeline, images[i:j], samples[places[i:j]], epoch, start + places[i]
             )
-            for i in range(0, len(samples), step)
+            for begin, end in zip([0, *gaps], [*gaps, len(places)], strict=True)
+            for i in range(begin, end, step)
+            for j in [min(i + step, end)]
         ]
-        return images, pipeline.labels[samples], tasks
+        return images, labels, weights, tasks
 
-
-def _fill_up(images: np.ndarray, labels: np.ndarray, multiple: int):
-    """Images, labels and weights of a batch whose size is a multiple of a number."""
-    count = len(labels)
-    size = -(-count // multiple) * multiple
-    weights = np.full(size, size / count, np.float32)
-    if size == count:
-        return images, labels, weights
-    filled = np.full(size, -1, labels.dtype)
-    filled[:count] = labels
-    return images[np.arange(size) % count], filled, weights
+    def _rows(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """What this process gives of a batch of `count` images: their places, and which count."""
+        rows = np.arange(-(-count // self._multiple) * self._multiple)
+        index, shares = self._share
+        if shares > 1:
+            rows = rows.reshape(self._parts, shares, -1)[:, index].ravel()
+        return rows % count, rows < count
 
 
 def _fill(pipeline: Pipeline, *args) -> None:
@@ -163,6 +177,6 @@ def _fill(pipeline: Pipeline, *args) -> None:
     pipeline.fill(*args)
 
 
-def _cancel(job: tuple[np.ndarray, np.ndarray, list[Future]]) -> None:
-    for task in job[2]:
+def _cancel(job: _Job) -> None:
+    for task in job[-1]:
         task.cancel()

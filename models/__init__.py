@@ -5,10 +5,9 @@ model = keras.models.load_model("M.keras")
 classes, scores = model.classify(images)  # raw RGB images, 0–255
 """
 
-import json
+import contextlib
 import os
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -16,7 +15,7 @@ import numpy as np
 from keras import ops
 
 from architectures import check_embedding_dim, get_architecture
-from models import cifar_resnet, plain, resnet, weight_files
+from models import cifar_resnet, model_files, plain, resnet
 from models.heads import EmbeddingOutput, as_class_embeddings
 from models.layers import (
     BatchNormalization,
@@ -266,14 +265,28 @@ def build_model(
 
 def save_model(model: ImageClassifier, path: str | os.PathLike) -> None:
     """Writes a `.keras` file that is complete in itself."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, _in_this_process():
         _uncompiled(model).save(temporary)
 
 
 def save_weights(model: ImageClassifier, path: str | os.PathLike) -> None:
     """Writes the weights alone, as a `.weights.h5` file."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, _in_this_process():
         _uncompiled(model).save_weights(temporary)
+
+
+@contextlib.contextmanager
+def _in_this_process() -> Iterator[None]:
+    """Within it nothing waits for other processes, which do not write.
+
+    Keras makes variables to save a model, and several processes make them together.
+    """
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
 
 
 def _uncompiled(model: ImageClassifier) -> ImageClassifier:
@@ -297,60 +310,36 @@ def load_model(path: str | os.PathLike) -> ImageClassifier:
     Raises:
         UserError: The file cannot be read, or holds no image classifier.
     """
-    # Only what another process could read whole goes to the HDF5 library in this one.
-    weight_files.read_layers(path)
     try:
-        _check_config(path)
-        model = keras.models.load_model(path, compile=False, safe_mode=True)
+        model = model_files.read_model(path)
+        _check_classes(model)
+    except UserError:
+        raise
     except Exception as error:  # Keras raises nearly anything for a damaged file
         detail = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(f"{path}: not a model that can be read ({detail[:200]})") from None
-    if not isinstance(model, ImageClassifier):
-        raise UserError(f"{path}: holds no image classifier of learn_classifier.py")
     return model
 
 
-# What a model of this program consists of. Keras has classes that read other files or run code of
-# other libraries when they are made from a configuration.
-_LAYERS = {
-    "Activation", "Add", "Average", "AveragePooling2D", "BatchNormalization", "Concatenate",
-    "Conv2D", "Cropping2D", "Dense", "DepthwiseConv2D", "Dropout", "Flatten",
-    "GlobalAveragePooling2D", "GlobalMaxPooling2D", "InputLayer", "MaxPooling2D", "Multiply",
-    "ReLU", "SeparableConv2D", "Softmax", "UpSampling2D", "ZeroPadding2D",
-}  # fmt: skip
-_MAX_CONFIG_BYTES = 64 * 2**20
-
-
-def _check_config(path: str | os.PathLike) -> None:
-    """Refuses a `.keras` file that is made of anything but the layers of our networks."""
-    with zipfile.ZipFile(path) as archive:
-        size = archive.getinfo("config.json").file_size
-        if size > _MAX_CONFIG_BYTES:
-            raise ValueError(f"its configuration takes {size} bytes")
-        left = [json.loads(archive.read("config.json"))]
-    while left:
-        item = left.pop()
-        if isinstance(item, dict):
-            left += item.values()
-            if "class_name" in item and not _is_ours(item):
-                name = f"{item.get('module')}.{item['class_name']}"
-                raise ValueError(f"refused: it asks for {name}, which no network here needs")
-        elif isinstance(item, list):
-            left += item
-
-
-def _is_ours(item: dict) -> bool:
-    name, module = item["class_name"], item.get("module")
-    match module:
-        case None:
-            return name == "__keras_tensor__"
-        case "keras.layers":
-            return name in _LAYERS
-        case "keras":
-            return name == "DTypePolicy"
-        case "keras.initializers" | "keras.regularizers":
-            return str(name).isidentifier()
-    return item.get("registered_name") == f"small_data>{name}"
+def _check_classes(model: ImageClassifier) -> None:
+    """Refuses a model whose outputs, class embeddings, class names and ids do not agree."""
+    names, ids, head = model.class_names, model.class_ids, model.embedding_head
+    outputs = model.named_outputs(model.output)
+    widths = {name: output.shape[1:] for name, output in outputs.items()}
+    known = ({"prob"},) if head is None else ({"embedding"}, {"embedding", "prob"})
+    if widths.keys() not in known:
+        raise ValueError(f"its outputs are {', '.join(map(str, widths)) or 'none'}")
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("it does not name its classes")
+    if len(ids) not in (0, len(names)) or not all(isinstance(i, int | str) for i in ids):
+        raise ValueError(f"it has {len(ids)} class ids for {len(names)} classes")
+    if widths.get("prob", (len(names),)) != (len(names),):
+        raise ValueError(f"it gives probabilities of shape {widths['prob']} for {len(names)} names")
+    if head and head.class_embeddings.shape != (len(names), *widths["embedding"]):
+        raise ValueError(
+            f"it has class embeddings of shape {tuple(head.class_embeddings.shape)} for "
+            f"{len(names)} classes and embeddings of shape {widths['embedding']}"
+        )
 
 
 def _layer_output(model: keras.Model, base: str | int):

@@ -9,18 +9,13 @@ import io
 import json
 import os
 import resource
-import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import h5py
 import numpy as np
 
-# Seconds; the largest networks take a few.
-TIMEOUT = 60
 # More than this, and more than 20 times the file, is a declaration without content behind it.
 _FLOOR_BYTES = 2**30
 _EXPANSION = 20
@@ -36,22 +31,19 @@ def read_layers(path: str | os.PathLike) -> dict[str, list[np.ndarray]]:
     Raises:
         utils.UserError: The file cannot be read, or is damaged or hostile.
     """
-    from utils import UserError, load_npz
+    from utils import read_isolated
 
-    with tempfile.TemporaryDirectory() as directory:
-        output = Path(directory) / "arrays.npz"
-        command = [sys.executable, "-I", __file__, os.path.abspath(path), output]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
-        except subprocess.TimeoutExpired:
-            raise UserError(f"{path}: damaged: reading it does not come to an end") from None
-        if done.returncode:
-            lines = done.stderr.strip().splitlines() if done.returncode == 1 else []
-            reason = lines[-1][:300] if lines else "the HDF5 library fails on it"
-            raise UserError(f"{path}: damaged or not a weight file ({reason})")
-        arrays = load_npz(output, ["index"])
+    arrays = read_isolated(__file__, path, kind="weight file")
     index = json.loads(arrays["index"].tobytes())
     return {name: [arrays[key] for key in keys] for name, keys in index}
+
+
+def main(source: str, target: str) -> None:
+    """What this file is as a program: writes the arrays of `source` to the `.npz` `target`."""
+    try:
+        _convert(source, target)
+    except Exception as error:  # h5py raises nearly anything for a damaged file
+        sys.exit(" ".join(str(error).split()) or type(error).__name__)
 
 
 def _convert(source: str, target: str) -> None:
@@ -63,7 +55,7 @@ def _convert(source: str, target: str) -> None:
     with _open(source, limit) as file:
         layers = _keras_3_layers(file) if "layers" in file else _keras_2_layers(file)
         every = [dataset for datasets in layers.values() for dataset in datasets]
-        if sum(dataset.size * dataset.dtype.itemsize for dataset in every) > limit:
+        if sum(dataset.size * max(4, dataset.dtype.itemsize) for dataset in every) > limit:
             raise ValueError("it declares far larger arrays than it holds")
         for name, datasets in layers.items():
             keys = [str(len(arrays) + i) for i in range(len(datasets))]
@@ -153,7 +145,4 @@ def _names(group: h5py.Group, attribute: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    try:
-        _convert(*sys.argv[1:])
-    except Exception as error:  # h5py raises nearly anything for a damaged file
-        sys.exit(" ".join(str(error).split()) or type(error).__name__)
+    main(*sys.argv[1:])

@@ -1,5 +1,6 @@
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -117,3 +118,73 @@ def test_user_errors_are_one_line_and_a_status(raised, status, line):
     assert done.returncode == status
     assert done.stderr.strip().endswith(line)
     assert done.stderr.count("\n") == 1
+
+
+def test_one_line_is_short_and_printable():
+    assert utils.one_line(UserError("a\n b\tLöwe")) == "a b Löwe"
+    assert utils.one_line(UserError("a\x1b[31m\x00b")) == "a?[31m?b"
+    line = utils.one_line(UserError("begin " + "9" * 5000 + " end"))
+    assert len(line) < 1000
+    assert line.startswith("begin 9")
+    assert line.endswith("9 end")
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("import os; os.abort()", r"reading it fails"),
+        ("import sys; print('first\\nsecond', file=sys.stderr); sys.exit(1)", r"second"),
+        ("import sys; sys.exit(3)", "reading it fails"),
+        ("import sys; open(sys.argv[2], 'w').write(sys.argv[3])", "arrays.npz: damaged"),
+        ("import time; time.sleep(60)", "does not come to an end"),
+    ],
+)
+def test_what_an_isolated_reader_does_is_a_message(tmp_path, monkeypatch, program, reason):
+    if "sleep" in program:
+        monkeypatch.setattr(utils, "READ_TIMEOUT", 0.5)
+    (tmp_path / "program.py").write_text(program)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match=reason):
+        utils.read_isolated(tmp_path / "program.py", tmp_path / "file", "y", kind="z")
+
+
+def test_an_isolated_reader_hands_on_arrays(tmp_path):
+    (tmp_path / "program.py").write_text(
+        "import sys, numpy as np\n"
+        "source, target, name = sys.argv[1:]\n"
+        "np.savez(target, **{name: np.frombuffer(open(source, 'rb').read(), np.uint8)})\n"
+    )
+    (tmp_path / "file").write_bytes(b"\1\2")
+    arrays = utils.read_isolated(tmp_path / "program.py", tmp_path / "file", "y", kind="z")
+    assert {name: array.tolist() for name, array in arrays.items()} == {"y": [1, 2]}
+
+
+def test_an_absent_file_is_named_before_a_process_is_started(tmp_path):
+    with pytest.raises(UserError, match=r"absent: No such file or directory$"):
+        utils.read_isolated("none.py", tmp_path / "absent", kind="z")
+
+
+def test_what_a_killed_process_left_is_removed_a_day_later(tmp_path):
+    target = tmp_path / "a.b.csv"
+    with utils.atomic_path(target) as temporary:
+        old = tmp_path / re.sub("-.{8}", "-aaaa_111", temporary.name)
+        temporary.write_text("first")
+    young = tmp_path / re.sub("-.{8}", "-bbbb_222", old.name)
+    others = [
+        tmp_path / name
+        for name in (
+            ".c.partial-aaaa_111.b.csv",
+            ".a.partial-aaaa_111.b.txt",
+            ".a.partial-aaaa_1112.b.csv",
+            ".a.20260101.b.csv",
+            "a.b.csv.partial",
+        )
+    ]
+    for path in (old, young, *others):
+        path.write_text("x")
+        os.utime(path, (0, 0))
+    os.utime(young)
+    with utils.atomic_path(target) as temporary:
+        temporary.write_text("second")
+    assert target.read_text() == "second"
+    assert set(tmp_path.iterdir()) == {young, *others, target}

@@ -64,6 +64,62 @@ def check_training_arguments(args: argparse.Namespace) -> argparse.Namespace:
     return args
 
 
+def check_process_arguments(args: argparse.Namespace) -> None:
+    """Refuses flags that do not say which of how many processes this is.
+
+    To be called before all other checks, whose errors then reach all processes.
+
+    Raises:
+        UsageError: Some of the flags are missing or wrong, or the backend is not JAX.
+    """
+    flags = ("coordinator", "num_processes", "process_id")
+    missing = [f"--{flag}" for flag in flags if getattr(args, flag) is None]
+    if len(missing) == len(flags) or (missing and args.num_processes == 1):
+        return
+    if missing:
+        raise UsageError(
+            f"{' and '.join(missing)}: missing; each of several processes needs all of "
+            "--coordinator HOST:PORT, --num_processes P and --process_id I"
+        )
+    host, _, port = args.coordinator.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise UsageError(
+            f"--coordinator {args.coordinator}: expected HOST:PORT with a port from 1 to 65535"
+        )
+    if args.process_id >= args.num_processes:
+        raise UsageError(
+            f"--process_id {args.process_id}: with --num_processes {args.num_processes} it goes "
+            f"from 0 to {args.num_processes - 1}"
+        )
+    backend = os.environ.get("KERAS_BACKEND", BACKENDS[0])
+    if backend != "jax":
+        raise UsageError(
+            "--coordinator: several processes train together on JAX only, as TensorFlow's "
+            "strategy for several machines does not work with Keras 3's fit; set KERAS_BACKEND=jax"
+        )
+
+
+# What may differ between processes that train together: where things are on their machines.
+_OWN = {
+    "process_id", "coordinator", "num_processes", "data_root", "cache_dir", "cache",
+    "read_workers", "queue_size", "no_progress",
+}  # fmt: skip
+
+
+def common_arguments(args: argparse.Namespace) -> dict:
+    """What has to be the same in all processes that train together, by the flag."""
+    return {f"--{name}": value for name, value in vars(args).items() if name not in _OWN}
+
+
+def write_nothing(args: argparse.Namespace) -> None:
+    """Leaves all files to another process."""
+    for name in (
+        *("log_dir", "model_dump", "weight_dump", "feature_dump"),
+        *("snapshot", "snapshot_every", "snapshot_best"),
+    ):
+        setattr(args, name, None)
+
+
 def load_snapshot(args: argparse.Namespace) -> snapshots.Loaded | None:
     """The snapshot that a run with these arguments continues; `None` if it begins.
 
@@ -253,6 +309,12 @@ def _check_finetuning(args: argparse.Namespace) -> None:
 
 def _check_devices(args: argparse.Namespace) -> None:
     replicas = args.gpus
+    processes = args.num_processes or 1
+    if replicas % processes:
+        raise UsageError(
+            f"--gpus {replicas}: is the number of all {processes} processes' GPUs together, and "
+            f"each has as many; give a multiple of {processes}"
+        )
     args.bn_groups = args.bn_groups or replicas
     if args.bn_groups % replicas:
         raise UsageError(

@@ -16,6 +16,7 @@ from typing import Any
 import keras
 
 from sgdr import Schedule
+from training import distribution
 from utils import UserError, atomic_path
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ class LearningRate(keras.callbacks.Callback):
             self.plateau_factor *= current_rate(self.model) / self.last_scheduled
 
     def _set(self, position):
-        self.model.optimizer.learning_rate = self.schedule.rate(position) * self.plateau_factor
+        rate = self.schedule.rate(position) * self.plateau_factor
+        self.model.optimizer.learning_rate = distribution.replicated(rate)
         return current_rate(self.model)
 
 

@@ -6,15 +6,21 @@ program, which the compiler parts.
 """
 
 import contextlib
+import logging
+import os
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 
+from datasets.parallel import num_cores
+from training.processes import Group
 from utils import UsageError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -25,11 +31,18 @@ class Distribution:
         devices: Their names.
         reduction: How their gradients are merged, in words.
         engine: Keras' distribution or TensorFlow's strategy; `None` for a single device.
+        group: The processes that the devices belong to; `None` for one process.
     """
 
     devices: tuple[str, ...]
     reduction: str
     engine: Any = None
+    group: Group | None = None
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """Which of how many processes this is."""
+        return (self.group.index, self.group.count) if self.group else (0, 1)
 
     @property
     def replicas(self) -> int:
@@ -49,20 +62,26 @@ class Distribution:
         return {
             "devices": list(self.devices),
             "replicas": self.replicas,
+            "processes": self.share[1],
             "batch_norm_groups": groups,
             "reduction": self.reduction,
         }
 
 
-def choose(args: Namespace) -> Distribution:
+def choose(args: Namespace, group: Group | None = None) -> Distribution:
     """The devices that arguments ask for; call it before anything is computed.
 
     Args:
         args: Resolved arguments: `gpus`, `gpu_merge` and `simulate_devices`.
+        group: The processes that train together, if they are several.
 
     Raises:
         UsageError: There are fewer devices.
     """
+    if args.gpus > 1 and keras.backend.backend() == "jax" and not args.gpu_merge:
+        logger.info("on JAX gradients are merged on the devices, as with --gpu_merge")
+    if group:
+        return _choose_in_all(args, group)
     if args.simulate_devices:
         simulate_devices(args.gpus)
     kind = "cpu" if args.simulate_devices else "gpu"
@@ -75,7 +94,42 @@ def choose(args: Namespace) -> Distribution:
             f"--bn_groups {args.bn_groups} the numbers are those of {args.gpus} GPUs), or try it "
             "on the CPU with --simulate_devices"
         )
-    return over(found[: args.gpus], merge_on_devices=args.gpu_merge)
+    return over(found[: args.gpus], args.gpu_merge)
+
+
+def _choose_in_all(args: Namespace, group: Group) -> Distribution:
+    """The devices of all processes, as many of each; JAX only."""
+    import jax
+
+    own = args.gpus // group.count
+    kind, chosen = "gpu", None
+    if args.simulate_devices:
+        kind = "cpu"
+        simulate_devices(own)
+        # With steps started ahead, trainings were seen to stall on simulated devices.
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
+    else:
+        number, neighbours = group.on_this_machine()
+        if neighbours > 1:
+            chosen = range(number * own, (number + 1) * own)
+    group.start_jax(chosen)
+    try:
+        found = jax.devices(kind)
+    except RuntimeError:  # how JAX says that there are none
+        found = []
+    names = []
+    for index in range(group.count):
+        devices = [
+            f"{device.platform}:{device.id}" for device in found if device.process_index == index
+        ]
+        if len(devices) < own:
+            raise UsageError(
+                f"--gpus {args.gpus}: are {own} in each of {group.count} processes, but in process "
+                f"{index} found {', '.join(devices) or 'no GPU'}; give {group.count} times what "
+                "each has, or try it on the CPU with --simulate_devices"
+            )
+        names += devices[:own]
+    return replace(over(names), group=group)
 
 
 def over(devices: Sequence[str], merge_on_devices: bool = True) -> Distribution:
@@ -101,6 +155,29 @@ def over(devices: Sequence[str], merge_on_devices: bool = True) -> Distribution:
         words = "all-reduce on the devices (hierarchical copy)"
     engine = tf.distribute.MirroredStrategy(list(devices), cross_device_ops=merging)
     return Distribution(tuple(devices), words, engine)
+
+
+def in_several_processes() -> bool:
+    """Whether the devices belong to several processes."""
+    if keras.backend.backend() != "jax":
+        return False
+    import jax
+
+    return jax.process_count() > 1
+
+
+def replicated(value: float):
+    """A number that all devices have, to assign to a variable.
+
+    Between several processes JAX would compare it, and wait for all of them.
+    """
+    if not in_several_processes():
+        return value
+    import jax
+
+    mesh = keras.distribution.distribution().device_mesh
+    everywhere = keras.distribution.TensorLayout([], mesh).backend_layout
+    return jax.make_array_from_callback((), everywhere, lambda _: np.float32(value))
 
 
 def replica_values(variable: keras.Variable) -> np.ndarray:
@@ -131,6 +208,9 @@ def simulate_devices(count: int) -> None:
     if keras.backend.backend() == "jax":
         import jax
 
+        # Devices wait for each other in the threads of XLA's pool, which are as many as cores:
+        # with none left, what they wait for could not run.
+        os.environ.setdefault("PJRT_NPROC", str(8 * count + num_cores()))
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", count)
         return

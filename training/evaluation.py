@@ -7,7 +7,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from training.losses import output_losses
+import models
+from training import distribution
+from training.losses import EMBEDDING_LOSSES, output_losses
+from utils import UserError
 
 _CHUNK = 4096
 
@@ -29,6 +32,44 @@ class Evaluation:
     class_scores: np.ndarray
     labels: np.ndarray
     features: np.ndarray | None
+
+
+def load_model(path: str) -> models.ImageClassifier:
+    """Reads a dumped model, with the facts about its training that evaluation needs.
+
+    Raises:
+        UserError: The file cannot be read, or is not one that `learn_classifier.py` wrote.
+    """
+    model = models.load_model(path)
+    info = model.info if isinstance(model.info, dict) else {}
+    outputs = model.named_outputs(model.output)
+
+    def is_number(key: str, least: float, most: float) -> bool:
+        return isinstance(info.get(key), int | float) and least <= info[key] <= most
+
+    def is_integer(key: str, least: float, most: float) -> bool:
+        return isinstance(info.get(key), int) and is_number(key, least, most)
+
+    sized = is_integer("image_size", 1, 2**14)
+    good = {
+        "dataset": isinstance(info.get("dataset"), str),
+        "image_size": sized,
+        # No data set crops less than 7/8 of the smaller side.
+        "test_resize": sized
+        and is_integer("test_resize", info["image_size"], 2 * info["image_size"]),
+        "seed": is_integer("seed", 0, 2**31),
+        "test_fraction": info.get("test_fraction") is None or is_number("test_fraction", 0, 1),
+        "loss": "embedding" not in outputs or info.get("loss") in list(EMBEDDING_LOSSES),
+        "cls_weight": is_number("cls_weight", 0, 1e18)
+        and ("embedding" not in outputs or bool(info["cls_weight"]) == ("prob" in outputs)),
+        "label_smoothing": is_number("label_smoothing", 0, 1),
+    }
+    if wrong := [key for key, is_good in good.items() if not is_good]:
+        raise UserError(
+            f"{path}: its {wrong[0]} is {str(info.get(wrong[0]))[:50]!r}, which no training "
+            "stores; is it a model that learn_classifier.py dumped?"
+        )
+    return model
 
 
 def accuracy(class_scores: np.ndarray, labels: np.ndarray) -> float:
@@ -85,6 +126,15 @@ def evaluate(
     )
 
 
+class _Whole(keras.layers.Layer):
+    """Gives every process the whole of a batch, of which each would have its share only."""
+
+    def call(self, inputs):
+        mesh = keras.distribution.distribution().device_mesh
+        layout = keras.distribution.TensorLayout([None] * len(inputs.shape), mesh)
+        return keras.distribution.distribute_tensor(inputs, layout)
+
+
 def _predict(model, batches, num_images, pooled):
     """The model's outputs as a dictionary of arrays, with the pooled features if asked for."""
     named = model.named_outputs
@@ -92,6 +142,8 @@ def _predict(model, batches, num_images, pooled):
         model = keras.Model(
             model.inputs, {"prob": model.output, "features": model.get_layer("avg_pool").output}
         )
+    if distribution.in_several_processes():
+        model = keras.Model(model.inputs, keras.tree.map_structure(_Whole(), model.output))
     outputs = model.predict(batches, verbose=0)
     # What a last batch was filled up with, so that several devices could share it.
     outputs = keras.tree.map_structure(lambda output: output[:num_images], outputs)

@@ -128,7 +128,7 @@ def train_new_layers(
     history = callbacks.EpochReport(
         num_images, args.finetune_init, None, print_line=not show_bar, title="New layers"
     )
-    schedule = sgdr.Schedule("constant", args.finetune_init, lambda position: args.sgd_lr)
+    schedule = sgdr.Schedule(args.finetune_init, lambda position: args.sgd_lr)
     steps = len(batches[0])
     watched = [callbacks.LearningRate(schedule, steps), callbacks.StopOnDivergence(), history]
     with only_trainable(model, new_layers):

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from models import num_replicas
 from training.metrics import ClassAccuracy, MeanLoss, labels_that_count
 from training.optimizers import make_optimizer
 
@@ -142,7 +143,11 @@ def compile_classifier(
     if len(losses) == 1:
         # A model with one output returns a plain tensor, and its metrics have no prefix.
         [losses], weights, [metrics] = losses.values(), None, metrics.values()
-    model.compile(optimizer, loss=losses, loss_weights=weights, metrics=metrics)
+    # Compiled by XLA a replica's step would merge gradients by means of its own.
+    jit_compile = "auto" if num_replicas() == 1 else False
+    model.compile(
+        optimizer, loss=losses, loss_weights=weights, metrics=metrics, jit_compile=jit_compile
+    )
 
 
 def compile_model(args: Namespace, model: keras.Model) -> None:

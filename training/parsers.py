@@ -162,7 +162,7 @@ def training_parser() -> Parser:
     data = add_data_arguments(parser)
     data.add_argument(
         "--cache",
-        choices=("auto", "none", "ram", "disk"),
+        choices=datasets.CACHE_MODES,
         default="auto",
         help="keep decoded images: auto is ram if they fit in half of the free memory, else none",
     )
@@ -175,6 +175,7 @@ def training_parser() -> Parser:
     _add_optimisation_arguments(parser)
     _add_schedule_arguments(parser)
     _add_device_arguments(parser)
+    _add_process_arguments(parser)
     _add_finetuning_arguments(parser)
     _add_snapshot_arguments(parser)
     _add_output_arguments(parser)
@@ -355,6 +356,32 @@ def _add_device_arguments(parser):
         action="store_true",
         help="only operations that give the same in every run on the same machine, bit by bit; "
         "slower on GPUs",
+    )
+
+
+def _add_process_arguments(parser):
+    group = parser.add_argument_group(
+        "several machines (KERAS_BACKEND=jax)",
+        "one process on each, all with the same flags but for --process_id; started by Slurm, Open "
+        "MPI or Kubernetes as one step, they need none of these",
+    )
+    group.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="where process 0 runs, and a free port there; the processes exchange their results "
+        "by further ports",
+    )
+    group.add_argument(
+        "--num_processes",
+        type=number(int, least=1),
+        metavar="P",
+        help="how many there are; 1: none but this one, whatever started it",
+    )
+    group.add_argument(
+        "--process_id",
+        type=number(int, least=0),
+        metavar="I",
+        help="which of them this is, from 0; only process 0 prints and writes",
     )
 
 

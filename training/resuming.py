@@ -224,9 +224,11 @@ class Snapshots(keras.callbacks.Callback):
             self._metrics = []
 
     def on_train_batch_begin(self, batch, logs=None):
-        if self.stop.requested or (batch and self._is_due()):
+        stopping = self.stop.is_due()
+        if stopping or (batch and self._is_due()):
             self._save(self.epoch, batch, self._metric_values() if batch else [])
-            self._stop_if_requested()
+        if stopping:
+            self.stop.stop()
 
     def on_test_begin(self, logs=None):
         # The evaluation uses the same variables for its own.
@@ -240,15 +242,12 @@ class Snapshots(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._save(epoch + 1, 0, [])
-        self._stop_if_requested()
-
-    def _stop_in_evaluation(self):
-        if self.stop.requested:
-            self._save(self.epoch, self.steps_per_epoch, self._trained)
+        if self.stop.is_due():
             self.stop.stop()
 
-    def _stop_if_requested(self):
-        if self.stop.requested:
+    def _stop_in_evaluation(self):
+        if self.stop.is_due():
+            self._save(self.epoch, self.steps_per_epoch, self._trained)
             self.stop.stop()
 
     def _is_due(self):

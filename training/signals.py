@@ -27,9 +27,13 @@ class StopSignals:
     Attributes:
         requested: The signal that asked for the end, if one did.
         advice: How to go on from the last snapshot, for the message.
+
+    Args:
+        group: The processes that have to end at the same place (`training.processes.Group`).
     """
 
-    def __init__(self):
+    def __init__(self, group=None):
+        self._group = group
         self.requested: signal.Signals | None = None
         self.advice = ""
         self._deferred = False
@@ -37,6 +41,14 @@ class StopSignals:
     def install(self) -> None:
         for number in _SIGNALS:
             signal.signal(number, self._handle)
+
+    def is_due(self) -> bool:
+        """Whether to end here; asked at the same places, in the same order, by all processes."""
+        if self._group:
+            agreed = self._group.stop_here(self.requested)
+            self.requested = agreed or self.requested
+            return agreed is not None
+        return self.requested is not None
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ from argparse import Namespace
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -31,7 +31,7 @@ _FREE = {
     "no_progress", "log_dir", "model_dump", "weight_dump", "feature_dump",
     "snapshot", "snapshot_every", "snapshot_best", "snapshot_allow", "initial_epoch", "epochs",
     # With as many `bn_groups` these change the last digits only.
-    "gpus", "gpu_merge", "simulate_devices",
+    "gpus", "gpu_merge", "simulate_devices", "coordinator", "num_processes", "process_id",
 }  # fmt: skip
 
 # What `--snapshot_allow` may let differ: the rates and limits that a training which diverged needs
@@ -94,6 +94,14 @@ def _digest(arrays: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
+def dump(file: BinaryIO, snapshot: Snapshot) -> None:
+    """Writes a snapshot to an open file."""
+    header = {name: value for name, value in vars(snapshot).items() if name != "arrays"}
+    text = json.dumps({"format": _FORMAT, **header})
+    arrays = {**snapshot.arrays, "header": np.frombuffer(text.encode(), np.uint8)}
+    np.savez(file, **arrays, sha256=np.array(_digest(arrays)))
+
+
 def write(path: str | os.PathLike, snapshot: Snapshot, *, keep_previous: bool = True) -> None:
     """Writes a snapshot; at every instant at least one whole copy has one of the two names.
 
@@ -106,14 +114,11 @@ def write(path: str | os.PathLike, snapshot: Snapshot, *, keep_previous: bool = 
     Raises:
         OSError: It cannot be written; both older copies are as they were.
     """
-    header = {name: value for name, value in vars(snapshot).items() if name != "arrays"}
-    text = json.dumps({"format": _FORMAT, **header})
-    arrays = {**snapshot.arrays, "header": np.frombuffer(text.encode(), np.uint8)}
     # One name for all attempts: what a crash leaves behind is overwritten by the next one.
     partial = Path(f"{path}.partial")
     try:
         with open(partial, "wb") as file:
-            np.savez(file, **arrays, sha256=np.array(_digest(arrays)))
+            dump(file, snapshot)
             file.flush()
             os.fsync(file.fileno())
         if keep_previous and Path(path).exists():

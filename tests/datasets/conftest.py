@@ -68,7 +68,7 @@ def cifar_10(tmp_path):
 
 
 @pytest.fixture
-def flowers(tmp_path):
+def flowers(tmp_path, forked_reading):
     """Three classes; images 1 to 6 are for training, 7 to 9 for testing."""
     root = tmp_path / "flowers"
     root.mkdir()
@@ -79,3 +79,68 @@ def flowers(tmp_path):
     splits = {"trnid": [[1, 2, 3]], "valid": [[6, 5, 4]], "tstid": [[7, 8, 9]]}
     scipy.io.savemat(root / "setid.mat", {k: np.array(v, np.uint16) for k, v in splits.items()})
     return root
+
+
+def write_lines(path, lines):
+    path.write_text("\n".join(lines))  # the last line does not end, as in MIT67
+
+
+def write_birds(root, ids, labels, is_train, class_names):
+    root.mkdir()
+    paths = [f"{label}.Bird/{i} photo.jpg" for i, label in zip(ids, labels, strict=True)]
+    for seed, path in enumerate(paths):
+        write_photo(root / "images" / path, 60, 50 + seed, seed)
+    for file, column in (
+        ("images.txt", paths),
+        ("image_class_labels.txt", labels),
+        ("train_test_split.txt", is_train),
+    ):
+        pairs = zip(ids, column, strict=True)
+        write_lines(root / file, [f"{image} {value}" for image, value in pairs])
+    write_lines(root / "classes.txt", [f"{label} {name}" for label, name in class_names.items()])
+
+
+@pytest.fixture
+def cub(tmp_path):
+    root = tmp_path / "CUB_200_2011"
+    classes = {1: "001.Albatross", 2: "002.Tree Sparrow"}
+    write_birds(root, range(1, 9), [1, 1, 1, 1, 2, 2, 2, 2], [1, 0, 1, 1, 1, 1, 0, 1], classes)
+    return root
+
+
+@pytest.fixture
+def nab(tmp_path):
+    root = tmp_path / "nabirds"
+    ids = [f"0000139e-{i:04}" for i in range(6)]
+    classes = {295: "Swan (Adult)", 1010: "Finch", 817: "Duck"}
+    write_birds(root, ids, [1010, 295, 817, 1010, 295, 817], [1, 1, 1, 0, 0, 0], classes)
+    return root
+
+
+def write_cars(root, **changes):
+    """Five cars of two models; the last two are for testing."""
+    annotations = np.zeros((1, 5), [(name, object) for name in (
+        "relative_im_path", "bbox_x1", "class", "test"
+    )])  # fmt: skip
+    for i in range(5):
+        path = f"car_ims/{i + 1:06}.jpg"
+        write_photo(root / path, 60, 50 + i, i)
+        annotations[0, i] = (path, 7, 1 + i % 2, int(i >= 3))
+    names = np.array([["AM General Hummer SUV 2000", "Acura RL Sedan 2012"]], object)
+    scipy.io.savemat(
+        root / "cars_annos.mat", {"annotations": annotations, "class_names": names, **changes}
+    )
+    return root
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    lists = {
+        "Train": ["bar/1.jpg", "attic/2.jpg", "bar/3.jpg"],
+        "Test": ["attic/4.jpg", "bar/5.jpg"],
+    }
+    for part, lines in lists.items():
+        for i, line in enumerate(lines):
+            write_photo(tmp_path / "Images" / line, 60, 50 + i, i)
+        write_lines(tmp_path / f"{part}Images.txt", lines)
+    return tmp_path

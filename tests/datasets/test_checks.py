@@ -9,6 +9,8 @@ import scipy.io
 import datasets
 from utils import UsageError, UserError
 
+from .conftest import write_photo
+
 CACHES = ["none", "ram", "disk"]
 
 
@@ -148,14 +150,22 @@ def test_class_list_of_arrays(cifar_100, tmp_path):
     ("content", "message"),
     [
         ("1\n2\n1\n", "class 1 is listed more than once"),
-        ("", "expected at least two lines"),
-        ("1", "expected at least two lines"),
+        ("\n", "lists no classes"),
+        ("1", "expected at least two classes"),
     ],
 )
 def test_wrong_class_lists(flowers, tmp_path, content, message):
     (tmp_path / "classes.txt").write_text(content)
     with pytest.raises(UsageError, match=rf"--class_list .*classes\.txt: {message}"):
         datasets.check_dataset("Flowers", flowers, class_list=tmp_path / "classes.txt")
+
+
+def test_class_lists_name_their_classes(tmp_path):
+    (tmp_path / "classes.txt").write_text(
+        "\ufeff2 Löwe\n\n1   Blue  whale \nn3\n", encoding="utf-8"
+    )
+    names = datasets.read_class_list(tmp_path / "classes.txt")
+    assert list(names.items()) == [("2", "Löwe"), ("1", "Blue  whale"), ("n3", None)]
 
 
 def test_class_lists_that_cannot_be_read(flowers, tmp_path):
@@ -170,3 +180,24 @@ def test_unknown_classes_in_a_class_list(flowers, tmp_path):
     (tmp_path / "classes.txt").write_text("1\n2\n77\n")
     with pytest.raises(UserError, match=r"1 ids are no classes of Flowers, first 77.*like 1, 2, 3"):
         load(flowers, class_list=tmp_path / "classes.txt")
+
+
+@pytest.mark.parametrize("line", ["../outside.jpg cat", "/etc/hostname cat", "a/../../outside.jpg"])
+def test_lists_may_not_lead_out_of_the_folder(tmp_path, line):
+    root = tmp_path / "own"
+    for name in ("a/1.jpg", "b/2.jpg", "../outside.jpg"):
+        write_photo(root / name, 40, 30)
+    (root / "train.txt").write_text(f"a/1.jpg\nb/2.jpg\n{line}\n")
+    (root / "test.txt").write_text("a/3.jpg\n")
+    with pytest.raises(UserError, match=rf"folder: the lists name .* not under {root};"):
+        datasets.load_dataset("folder", root, cache="none")
+
+
+def test_images_may_be_links_to_other_places(tmp_path):
+    root = tmp_path / "own"
+    for i in range(4):
+        write_photo(tmp_path / "store" / f"{i}.jpg", 40, 30, i)
+    for i, name in enumerate(("train/a", "train/b", "test/a", "test/b")):
+        (root / name).mkdir(parents=True)
+        (root / name / "x.jpg").symlink_to(tmp_path / "store" / f"{i}.jpg")
+    assert len(datasets.load_dataset("folder", root, cache="none", cache_dir=tmp_path).train) == 2

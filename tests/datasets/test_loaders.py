@@ -7,6 +7,7 @@ import scipy.sparse
 from PIL import Image
 
 import datasets
+from datasets import files
 from utils import UserError
 
 from .conftest import cifar_batch, shared, write_pickle
@@ -163,7 +164,7 @@ def test_flowers_with_labels_that_are_no_integers(flowers):
 def test_flowers_with_sparse_labels(flowers):
     labels = scipy.sparse.csc_matrix([[1.0, 2.0]])
     scipy.io.savemat(flowers / "imagelabels.mat", {"labels": labels})
-    with pytest.raises(UserError, match=r"imagelabels\.mat: labels should be a plain array"):
+    with pytest.raises(UserError, match=r"imagelabels\.mat: .*labels should be a plain array"):
         datasets.load_dataset("Flowers", flowers)
 
 
@@ -232,3 +233,20 @@ def test_real_flowers():
     images, labels = dataset.test_batches(4, workers=2, queue_size=2)[3]
     assert images.shape == (4, 448, 448, 3)
     assert labels.tolist() == dataset.test.labels[12:16].tolist()
+
+
+def test_matlab_files_are_read_in_another_process(tmp_path):
+    path = tmp_path / "a.mat"
+    struct = np.zeros((1, 2), [("name", object), ("size", object)])
+    struct["name"], struct["size"] = [["a", "b b"]], [[1, 2.5]]
+    cells = np.array([["x", "yz"]], object)
+    scipy.io.savemat(path, {"n": [[1, 2], [3, 4]], "s": struct, "c": cells, "unread": [1]})
+    content = files.read_mat(path, "n", "s", optional=("c", "absent"))
+    assert {name: array.tolist() for name, array in content.items()} == {
+        "n": [[1, 2], [3, 4]], "s.name": ["a", "b b"], "s.size": [1.0, 2.5], "c": ["x", "yz"],
+    }  # fmt: skip
+    with pytest.raises(UserError, match=r"a\.mat: has no variable absent"):
+        files.read_mat(path, "absent")
+    path.write_bytes(b"MATLAB 5.0 MAT-file")
+    with pytest.raises(UserError, match=r"a\.mat: damaged or not a MATLAB file of plain arrays \("):
+        files.read_mat(path, "n")

@@ -313,3 +313,40 @@ def digits_of(digits, number):
 def test_a_batch_size_that_no_devices_can_share(digits):
     with pytest.raises(ValueError, match="batch_size 10 is no multiple of 4"):
         digits.test_batches(10, multiple=4)
+
+
+@pytest.mark.parametrize(("parts", "multiple"), [(1, 4), (2, 8)])
+def test_shares_one_after_the_other_are_the_batch(digits, parts, multiple):
+    options = {"seed": 3, "workers": 2, "multiple": multiple, "parts": parts}
+    digits = dataclasses.replace(digits, train=digits.train.take(np.arange(45)))
+    whole = digits.train_batches(32, **options)
+    shares = [digits.train_batches(32, share=(i, 2), **options) for i in range(2)]
+    assert [len(batches) for batches in shares] == [len(whole)] * 2
+    for index in range(len(whole)):
+        expected = whole[index]
+        own = [batches[index] for batches in shares]
+        for wanted, *given in zip(expected, *own, strict=True):
+            assert len(given[0]) == len(given[1]) == len(wanted) // 2
+            split = [np.split(array, parts) for array in given]
+            together = [np.concatenate(pair) for pair in zip(*split, strict=True)]
+            np.testing.assert_array_equal(np.concatenate(together), wanted)
+
+
+def test_only_the_own_share_is_read(flowers_64):
+    read = []
+    options = {"workers": 1, "queue_size": 1}
+    batches = flowers_64.train_batches(4, seed=0, multiple=2, share=(1, 2), **options)
+    fill = batches._pipeline.fill
+    batches._pipeline.fill = lambda out, samples, *rest: (
+        read.extend(samples),
+        fill(out, samples, *rest),
+    )
+    _, labels, _ = batches[0]
+    expected = batches._pipeline.order(0)[2:4]
+    np.testing.assert_array_equal(read, expected)
+    np.testing.assert_array_equal(labels, flowers_64.train.labels[expected])
+
+
+def test_shares_have_to_be_even(digits):
+    with pytest.raises(ValueError, match="4 is no multiple of 2 shares of 4 parts"):
+        digits.train_batches(8, seed=0, multiple=4, share=(0, 2), parts=4)

@@ -314,3 +314,21 @@ def test_import_registers_every_layer():
         member = getattr(models, name)
         if isinstance(member, type):
             assert keras.saving.get_registered_object(f"small_data>{name}") is member
+
+
+@pytest.mark.parametrize("architecture", ["simple", "resnet-32", "resnet-50"])
+def test_every_family_is_read_back_bitwise(architecture, tmp_path):
+    model = build_model(architecture, NAMES, info={"image_size": 32})
+    save_model(model, tmp_path / "m.keras")
+    loaded = models.load_model(tmp_path / "m.keras")
+    assert loaded.class_names == model.class_names
+    assert [layer.name for layer in loaded.layers] == [layer.name for layer in model.layers]
+    for variable, expected in zip(loaded.variables, model.variables, strict=True):
+        np.testing.assert_array_equal(variable, expected)
+
+
+def test_both_outputs_are_read_back_in_half_precision(combined, mixed_bfloat16, tmp_path):
+    save_model(combined, tmp_path / "m.keras")
+    loaded = models.load_model(tmp_path / "m.keras")
+    for name, outputs in combined(images_of()).items():
+        np.testing.assert_array_equal(loaded(images_of())[name], outputs)

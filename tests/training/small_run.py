@@ -92,9 +92,9 @@ class Run:
 
     def __init__(self, flags, interruption=None, devices=ONE_DEVICE):
         with devices.scope():
-            self._run(flags, interruption)
+            self._run(flags, interruption, devices)
 
-    def _run(self, flags, interruption):
+    def _run(self, flags, interruption, devices):
         args = parsers.training_parser().parse_args(
             ["--dataset", "digits-sub3", "--batch_size", "100", "--read_workers", "1", *flags]
         )
@@ -104,8 +104,10 @@ class Run:
         dataset = datasets.load_dataset(args.dataset, seed=args.seed)
         keys = ("embedding", "prob") if args.cls_weight else None
         multiple = arguments.batch_multiple(args)
-        reading = {"workers": 1, "label_keys": keys}
-        train = dataset.train_batches(100, seed=args.seed, multiple=multiple, **reading)
+        reading = {"workers": 1, "label_keys": keys, "share": devices.share}
+        train = dataset.train_batches(
+            100, seed=args.seed, multiple=multiple, parts=args.accumulate_steps, **reading
+        )
         test = dataset.test_batches(200, multiple=args.gpus, **reading)
         if args.accumulate_steps > 1:
             filled = -(-990 // multiple) * multiple
@@ -116,7 +118,7 @@ class Run:
         losses.compile_model(args, self.model)
         self.history = callbacks.EpochReport(990, args.epochs, args.log_dir, print_line=False)
         schedule = sgdr.with_decay(sgdr.make_schedule(args), args.max_decay, args.epochs)
-        self.stop = signals.StopSignals()
+        self.stop = signals.StopSignals(devices.group)
         watched = [
             *callbacks.learning_rate(schedule, len(train), args),
             callbacks.StopOnDivergence(),

@@ -185,9 +185,9 @@ def test_a_log_directory_keeps_what_it_holds(tmp_path):
 
 
 def test_published_flags_are_accepted():
-    """Spec section 6; more than one GPU is not available yet, and says so."""
+    """Spec section 6."""
     args = resolve(
-        "--sgdr_max_lr 0.5 --batch_size 96 --read_workers 16 --queue_size 32 --gpu_merge"
+        "--sgdr_max_lr 0.5 --batch_size 96 --gpus 4 --read_workers 16 --queue_size 32 --gpu_merge"
     )
     assert (args.read_workers, args.queue_size, args.gpu_merge) == (16, 32, True)
 

@@ -45,7 +45,8 @@ def test_1_2_and_4_devices_train_the_same(backend, flags):
     assert report["weights"] < 5e-5
     assert report["history"] < 5e-6
     assert report["scores"] < 5e-6
-    assert report["resumed"]
+    assert report["on_others"]["weights"] < 5e-5
+    assert report["on_others"]["loss"] < 5e-6
 
 
 def test_half_precision_on_several_devices():
@@ -54,7 +55,17 @@ def test_half_precision_on_several_devices():
     report = json.loads(process.stdout.splitlines()[-1])
     assert report["finite"]
     assert report["losses"] < 0.02
-    assert report["resumed"]
+
+
+def test_a_loss_that_diverges_stops_several_devices(tmp_path):
+    process = run(
+        "learn_classifier.py", *"--dataset digits-sub2 --gpus 2 --simulate_devices".split(),
+        *f"--epochs 2 --sgdr_max_lr 1e17 --clipgrad 0 --snapshot {tmp_path}/s".split(),
+    )  # fmt: skip
+    assert process.returncode == 1
+    [line] = [line for line in process.stderr.splitlines() if "learn_classifier.py" in line]
+    assert "the loss is no longer finite in epoch 1, step " in line
+    assert f"{tmp_path}/s is of epoch 0, before that" in line
 
 
 def test_a_training_on_several_devices_leaves_files_for_one(tmp_path):
@@ -70,6 +81,7 @@ def test_a_training_on_several_devices_leaves_files_for_one(tmp_path):
     assert result["distribution"] == {
         "devices": ["cpu:0", "cpu:1"],
         "replicas": 2,
+        "processes": 1,
         "batch_norm_groups": 4,
         "reduction": "all-reduce on the devices (hierarchical copy)",
     }
