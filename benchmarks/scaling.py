@@ -70,7 +70,7 @@ def main() -> None:
     if args.gpus > 1:
         rows += [(WEAK, alone[WEAK]), *((WEAK, (n, n * part, True)) for n in numbers[1:])]
     trainings = {key: training(*key) for _, key in rows}
-    times = training_loop.take_turns(trainings, args.rounds)
+    times = training_loop.take_turns(trainings, args.rounds, kinds=(*KINDS, ONE_STEP))
     fastest = {key: min(seconds) for key, seconds in times.items()}
 
     print(
@@ -99,11 +99,10 @@ def main() -> None:
         }
 
     print(report.table([row(*which) for which in rows]))
-    pair = {engine: trainings[1, whole, engine] for engine in (False, True)}
-    starts = training_loop.take_turns(pair, args.rounds, kinds=(ONE_STEP,))
+    pair = [(1, whole, engine) for engine in (False, True)]
     print_overhead(
-        {kind: [times[(1, whole, engine), kind] for engine in pair] for kind in KINDS},
-        [min(starts[engine, ONE_STEP]) for engine in pair],
+        {kind: [times[key, kind] for key in pair] for kind in KINDS},
+        [fastest[key, ONE_STEP] for key in pair],
         args.steps,
     )
 

@@ -42,7 +42,9 @@ def training_parser(description: str) -> parsers.Parser:
 
 
 def check_arguments(args: Namespace) -> Namespace:
-    """As `arguments.check_training_arguments`; refuses what a round of single steps has not."""
+    """As `arguments.check_training_arguments`; refuses what is not measured."""
+    if args.coordinator is not None or (args.num_processes or 1) > 1:
+        raise UsageError("--coordinator and --num_processes: one process only is measured")
     if args.accumulate_steps > 1:
         raise UsageError("--accumulate_steps: is not measured; use a smaller --batch_size")
     return arguments.check_training_arguments(args)
