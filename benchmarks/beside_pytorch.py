@@ -9,11 +9,11 @@ classes) by the cosine loss on a constant batch of random images, which is copie
 every step: ours by `model.fit`, PyTorch's as `benchmarks/pytorch_training.py` says. Before that it
 checks, on a few small images, that both give the same outputs, and the same losses and weights over
 3 steps with clipped gradients, up to float32 rounding. For that the blocks begin near the identity:
-otherwise a network this deep that is not trained yet makes a tenth of the smallest rounding.
+as they are initialised, rounding alone parts two trainings of the same network within 3 steps.
 
 Both are in one process and take turns; neither reserves the GPU's memory, and PyTorch gives its
-cache back after each turn, so that both fit. In the timings either may compute float32
-convolutions in TF32, as both do by default; in the check neither does. The fastest rounds are
+cache back after each turn, so that both fit. In the timings both may compute float32 convolutions
+and products in TF32, which is JAX's default; in the check neither does. The fastest rounds are
 compared. `--profile DIR` writes traces of a few steps and prints the operations that take longest.
 """
 

@@ -13,7 +13,8 @@ TensorFlow is not installed.
 - *Strong* scaling shares `--batch_size` images among the devices, *weak* scaling gives each as
   many as it has of them on all devices. Efficiency is the speed beside that of one device times
   their number, on a constant batch. Batch normalisation has one group per device, or `--bn_groups`.
-- The *overhead* is that of the engine for several devices with one, beside none.
+- The *overhead* is that of the engine for several devices with one, beside none: of whole epochs,
+  and of a step and the start of an epoch, told apart by epochs of a single step.
 - *Merging* is the time it takes to merge arrays of the gradients' sizes, alone, by the means of the
   step; a step that merges while it computes waits less. Its share is of a step on a constant batch.
 - *Waiting for data* is by how much steps on the data set's batches take longer than on a constant
@@ -33,10 +34,10 @@ import keras
 import numpy as np
 
 from benchmarks import training_loop
-from benchmarks.training_loop import Training
+from benchmarks.training_loop import CONSTANT, KINDS, ONE_STEP, Training
 from training import distribution, optimizers, report
 from training.distribution import Distribution
-from utils import run_script
+from utils import UsageError, run_script
 
 STRONG, WEAK = "strong", "weak"
 _MERGES = 10
@@ -46,6 +47,8 @@ def main() -> None:
     parser = training_loop.training_parser(__doc__.split("\n")[0])
     given = parser.parse_args()
     groups = given.bn_groups
+    if given.steps < 2:
+        raise UsageError("--steps 1: cannot tell a step from the start of an epoch; use 2 or more")
     args = training_loop.check_arguments(given)
     devices = training_loop.start(args)
     dataset = training_loop.load_dataset(args)
@@ -67,7 +70,7 @@ def main() -> None:
     if args.gpus > 1:
         rows += [(WEAK, alone[WEAK]), *((WEAK, (n, n * part, True)) for n in numbers[1:])]
     trainings = {key: training(*key) for _, key in rows}
-    times = training_loop.take_turns(trainings, args.rounds)
+    times = training_loop.take_turns(trainings, args.rounds, kinds=(*KINDS, ONE_STEP))
     fastest = {key: min(seconds) for key, seconds in times.items()}
 
     print(
@@ -77,12 +80,11 @@ def main() -> None:
     if args.simulate_devices:
         print("Simulated devices share one CPU: this proves that it runs, and is no speed of GPUs.")
     merging = {key: merging_seconds(trainings[key], args.rounds) for key in trainings if key[0] > 1}
-    constant_batch = training_loop.KINDS[0]
 
     def row(scaling, key):
         number, batch_size, engine = key
-        constant, real = (fastest[key, kind] / args.steps for kind in training_loop.KINDS)
-        speed_alone = alone[scaling][1] / fastest[alone[scaling], constant_batch] * args.steps
+        constant, real = (fastest[key, kind] / args.steps for kind in KINDS)
+        speed_alone = alone[scaling][1] / fastest[alone[scaling], CONSTANT] * args.steps
         return {
             "scaling": scaling,
             "devices": f"{number}" if engine else f"{number}, no engine",
@@ -97,14 +99,36 @@ def main() -> None:
         }
 
     print(report.table([row(*which) for which in rows]))
-    for kind in training_loop.KINDS:
-        without, with_engine = (times[(1, whole, engine), kind] for engine in (False, True))
+    pair = [(1, whole, engine) for engine in (False, True)]
+    print_overhead(
+        {kind: [times[key, kind] for key in pair] for kind in KINDS},
+        [fastest[key, ONE_STEP] for key in pair],
+        args.steps,
+    )
+
+
+def print_overhead(times: dict[str, list[list[float]]], one_step: list[float], steps: int) -> None:
+    """What the engine with one device costs.
+
+    Args:
+        times: Seconds of epochs without and with the engine, by kind of batches.
+        one_step: Seconds of the fastest epoch of a single step, without and with it.
+        steps: Steps of an epoch.
+    """
+    print("overhead of the engine with one device")
+    for kind, (without, with_engine) in times.items():
         ratios = [b / a for a, b in zip(without, with_engine, strict=True)]
         print(
-            f"overhead of the engine with one device, {kind}: "
-            f"{min(with_engine) / min(without) - 1:+.1%} between the fastest rounds, "
-            f"{statistics.median(ratios) - 1:+.1%} in the median round"
+            f"  epochs of {steps} steps, {kind}: {min(with_engine) / min(without) - 1:+.1%} "
+            f"(fastest rounds; in the median round {statistics.median(ratios) - 1:+.1%})"
         )
+    epochs = [min(seconds) for seconds in times[CONSTANT]]
+    a_step = [(n - one) / (steps - 1) for n, one in zip(epochs, one_step, strict=True)]
+    starts = [1000 * (one - step) for one, step in zip(one_step, a_step, strict=True)]
+    print(
+        f"  of that, a step: {a_step[1] / a_step[0] - 1:+.1%}; the start of an epoch: "
+        f"{starts[1]:.0f} ms instead of {starts[0]:.0f}"
+    )
 
 
 def merging_seconds(training: Training, rounds: int) -> float:

@@ -4,6 +4,7 @@ import copy
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from training import arguments, distribution, parsers, resuming
 from training.distribution import Distribution
 from utils import UsageError
 
-KINDS = ("constant batch", "real images")
+KINDS = CONSTANT, REAL = "constant batch", "real images"
+ONE_STEP = "a single step"
 
 
 def training_parser(description: str) -> parsers.Parser:
@@ -40,7 +42,9 @@ def training_parser(description: str) -> parsers.Parser:
 
 
 def check_arguments(args: Namespace) -> Namespace:
-    """As `arguments.check_training_arguments`; refuses what a round of single steps has not."""
+    """As `arguments.check_training_arguments`; refuses what is not measured."""
+    if args.coordinator is not None or (args.num_processes or 1) > 1:
+        raise UsageError("--coordinator and --num_processes: one process only is measured")
     if args.accumulate_steps > 1:
         raise UsageError("--accumulate_steps: is not measured; use a smaller --batch_size")
     return arguments.check_training_arguments(args)
@@ -118,13 +122,17 @@ class Training:
             **arguments.reading_options(args),
             label_keys=("embedding", "prob") if args.cls_weight else None,
         )
-        self._batches = dict(zip(KINDS, (ConstantBatch(real[0], args.steps), real), strict=True))
+        self._batches = {
+            CONSTANT: ConstantBatch(real[0], args.steps),
+            REAL: real,
+            ONE_STEP: ConstantBatch(real[0], 1),
+        }
 
     def seconds(self, kind: str) -> float:
         """Trains an epoch.
 
         Args:
-            kind: "constant batch" or "real images".
+            kind: `CONSTANT`, `REAL` or, for an epoch of one step on a constant batch, `ONE_STEP`.
         """
         clock = EpochTime()
         with self.devices.scope():
@@ -134,7 +142,9 @@ class Training:
         return clock.seconds
 
 
-def take_turns(trainings: dict[Any, Training], rounds: int) -> dict[tuple[Any, str], list[float]]:
+def take_turns(
+    trainings: dict[Any, Training], rounds: int, kinds: Sequence[str] = KINDS
+) -> dict[tuple[Any, str], list[float]]:
     """The seconds of epochs by name and kind of batches.
 
     All take turns, so that a machine whose speed changes disturbs none of them alone; the fastest
@@ -143,8 +153,9 @@ def take_turns(trainings: dict[Any, Training], rounds: int) -> dict[tuple[Any, s
     Args:
         trainings: What is compared.
         rounds: Epochs of each, after one that compiles and reads the first pages of the files.
+        kinds: Of batches.
     """
-    times = {(name, kind): [] for kind in KINDS for name in trainings}
+    times = {(name, kind): [] for kind in kinds for name in trainings}
     for number in range(rounds + 1):
         for (name, kind), seconds in times.items():
             taken = trainings[name].seconds(kind)
