@@ -14,7 +14,8 @@ TensorFlow is not installed.
   many as it has of them on all devices. Efficiency is the speed beside that of one device times
   their number, on a constant batch. Batch normalisation has one group per device, or `--bn_groups`.
 - The *overhead* is that of the engine for several devices with one, beside none: of whole epochs,
-  and of a step and the start of an epoch, told apart by epochs of a single step.
+  and of a step and the start of an epoch, told apart by epochs of a single step. That takes 20
+  steps and several rounds to mean something.
 - *Merging* is the time it takes to merge arrays of the gradients' sizes, alone, by the means of the
   step; a step that merges while it computes waits less. Its share is of a step on a constant batch.
 - *Waiting for data* is by how much steps on the data set's batches take longer than on a constant
