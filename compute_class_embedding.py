@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import datasets
 import utils
 from embeddings import solvers
-from training import arguments, parsers
+from training.flags import arguments, parsers
 
 if TYPE_CHECKING:
     from embeddings.hierarchy import Hierarchy

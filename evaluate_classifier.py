@@ -12,7 +12,7 @@ import numpy as np
 
 import architectures
 import datasets
-from training import arguments, parsers
+from training.flags import arguments, parsers
 from utils import UsageError, UserError, run_script
 
 
@@ -99,7 +99,7 @@ def main() -> None:
 
     from embeddings.evaluation import hierarchical_scores
     from embeddings.hierarchy import read_hierarchy
-    from training import evaluation, report
+    from training.reporting import evaluation, report
 
     hierarchy = None
     if args.hierarchy:

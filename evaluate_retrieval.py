@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+import foreign_files
 import utils
-from training import arguments, parsers
+from training.flags import arguments, parsers
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def read_features(path: str) -> Features:
     Raises:
         UserError: The file cannot be read, or its arrays do not fit together.
     """
-    arrays = utils.load_npz(path, ["features", "labels", "class_ids"])
+    arrays = foreign_files.load_npz(path, ["features", "labels", "class_ids"])
     features, labels, class_ids = (arrays[name] for name in ("features", "labels", "class_ids"))
     if features.ndim != 2 or features.dtype.kind != "f" or labels.shape != features.shape[:1]:
         raise utils.UserError(f"{path}: expected features (N, D) and one label for each of them")

@@ -13,7 +13,9 @@ from argparse import Namespace
 import datasets
 import embeddings
 import sgdr
-from training import arguments, parsers, processes, signals, snapshots
+from training.devices import processes
+from training.flags import arguments, parsers
+from training.resuming import signals, snapshots
 from utils import run_script
 
 
@@ -25,7 +27,7 @@ def build_classifier(args: Namespace, dataset):
         dataset: The data set to train on.
     """
     import models
-    from training import losses
+    from training.learning import losses
 
     head = {}
     if args.embedding:
@@ -89,7 +91,7 @@ def run(args: Namespace, group) -> int | None:
 
     Args:
         args: As parsed.
-        group: The processes (`training.processes.Group`), or `None`.
+        group: The processes (`training.devices.processes.Group`), or `None`.
     """
     # ---------------------------------------------------------------- arguments
     # Checked before anything is loaded: importing Keras and its backend takes seconds.
@@ -108,11 +110,12 @@ def run(args: Namespace, group) -> int | None:
 
     import keras
 
-    from training import distribution, resuming
+    from training.devices import distribution
+    from training.resuming import saving
 
     keras.utils.set_random_seed(args.seed)
     if args.deterministic:
-        resuming.make_deterministic()
+        saving.make_deterministic()
     keras.config.set_dtype_policy(args.precision)
     devices = distribution.choose(args, group)
     with devices.scope():
@@ -126,11 +129,14 @@ def train(args: Namespace, loaded, stop, devices) -> None:
     Args:
         args: Resolved arguments.
         loaded: The snapshot that is continued, or `None`.
-        stop: The signals that end the run (`training.signals.StopSignals`).
-        devices: What shares the batches (`training.distribution.Distribution`).
+        stop: The signals that end the run (`training.resuming.signals.StopSignals`).
+        devices: What shares the batches (`training.devices.distribution.Distribution`).
     """
     import models
-    from training import accumulation, callbacks, evaluation, finetuning, fitting, report, resuming
+    from training import finetuning, fitting
+    from training.learning import accumulation, callbacks
+    from training.reporting import epochs, evaluation, report
+    from training.resuming import saving
 
     # ---------------------------------------------------------------- data
     dataset = datasets.load_dataset(
@@ -171,7 +177,7 @@ def train(args: Namespace, loaded, stop, devices) -> None:
 
     # ---------------------------------------------------------------- fit
     show_bar = sys.stdout.isatty() and not args.no_progress
-    history = callbacks.EpochReport(
+    history = epochs.EpochReport(
         images_per_epoch, args.epochs, args.log_dir, print_line=not show_bar
     )
     schedule = sgdr.with_decay(sgdr.make_schedule(args), args.max_decay, args.epochs)
@@ -181,8 +187,8 @@ def train(args: Namespace, loaded, stop, devices) -> None:
         history,
     ]
     if args.snapshot_best:
-        watched.append(resuming.BestModel(f"{args.snapshot}.best.keras", args.snapshot_best))
-    keeping = {"stop": stop, "data": resuming.describe_data(dataset, model)}
+        watched.append(saving.BestModel(f"{args.snapshot}.best.keras", args.snapshot_best))
+    keeping = {"stop": stop, "data": saving.describe_data(dataset, model)}
     if devices.group:
         processes.check_same_data(devices.group, keeping["data"])
     seconds = 0.0
@@ -194,7 +200,7 @@ def train(args: Namespace, loaded, stop, devices) -> None:
                     args, model, batches, images_per_epoch, loaded, show_bar, **keeping
                 )
                 loaded = None
-            progress = resuming.Snapshots(
+            progress = saving.Snapshots(
                 args,
                 watched,
                 steps_per_epoch=len(train_batches),
@@ -203,7 +209,7 @@ def train(args: Namespace, loaded, stop, devices) -> None:
                 **keeping,
             )
             if loaded:
-                resuming.restore(model, loaded, progress.data, args.snapshot)
+                saving.restore(model, loaded, progress.data, args.snapshot)
             fitting.fit(
                 model,
                 train_batches,

@@ -10,7 +10,7 @@ import argparse
 import os
 from pathlib import Path
 
-from training import arguments, parsers
+from training.flags import arguments, parsers
 from utils import UsageError, printable, run_script
 
 
@@ -41,7 +41,7 @@ def list_images(paths: list[str]) -> list[Path]:
     Raises:
         UsageError: A folder has no images.
     """
-    from datasets.folder import EXTENSIONS
+    from datasets.sources.folder import EXTENSIONS
 
     images = []
     for path in map(Path, paths):
@@ -61,8 +61,8 @@ def main() -> None:
 
     import numpy as np
 
-    from datasets import transforms
-    from training import evaluation
+    from datasets.batches import transforms
+    from training.reporting import evaluation
 
     model = evaluation.load_model(args.model)
     side, resize = model.info["image_size"], model.info["test_resize"]

@@ -1,4 +1,4 @@
-"""Learning-rate schedules as pure functions of the epoch (`training.callbacks` applies them).
+"""Learning-rate schedules as pure functions of the epoch (`training.learning` applies them).
 
 Warm restarts: Loshchilov & Hutter, *SGDR: Stochastic Gradient Descent with Warm Restarts*, ICLR
 2017 (arXiv 1608.03983). Cyclical rates: Smith, *Cyclical Learning Rates for Training Neural

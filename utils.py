@@ -1,4 +1,4 @@
-"""Small helpers that several rooms need: user errors, whole-file writes, safe unpickling.
+"""What every room needs: errors of the user, and files that are written whole or not at all.
 
 Nothing here imports Keras, so that scripts can check their arguments before loading a backend.
 """
@@ -6,21 +6,14 @@ Nothing here imports Keras, so that scripts can check their arguments before loa
 import contextlib
 import difflib
 import logging
-import mmap
 import os
-import pickle
-import pickletools
 import re
-import stat
-import subprocess
 import sys
 import tempfile
 import unicodedata
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, BinaryIO, NoReturn
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -95,21 +88,6 @@ def printable(text: str) -> str:
     )
 
 
-def check_regular(path: str | os.PathLike) -> None:
-    """Refuses pipes, sockets and devices, reading which may not come to an end.
-
-    Raises:
-        UserError: It is one of them, or there is no such file.
-    """
-    try:
-        mode = os.stat(path).st_mode
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
-    # Opening a directory fails at once and says so.
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise UserError(f"{path}: a pipe, socket or device; expected a regular file")
-
-
 def nearest_names(name: str, known: Iterable[str]) -> str:
     """A hint for an unknown name: `did you mean X or Y?`, or known names if none is near."""
     known = list(known)
@@ -164,191 +142,3 @@ def _remove_abandoned(temporary: Path, prefix: str, suffixes: str) -> None:
         for entry in os.scandir(temporary.parent):
             if name.fullmatch(entry.name) and now - entry.stat().st_mtime > _ABANDONED:
                 os.unlink(entry)
-
-
-def _latin1(text: str, encoding: str = "latin1") -> bytes:
-    """What Python 3 writes byte strings as in protocol 2; other codecs make much of little."""
-    if encoding != "latin1":
-        raise ValueError(f"bytes in the encoding {encoding!r:.40}")
-    return text.encode("latin1")
-
-
-def _empty_array(*_: Any) -> Any:
-    """What NumPy writes an array as, before its content; a hostile file would name a size."""
-    import numpy as np
-
-    return np.empty(0, np.uint8)
-
-
-class _RestrictedUnpickler(pickle.Unpickler):
-    """Admits NumPy arrays, NumPy scalars and plain containers; refuses every other global."""
-
-    _ADMITTED = frozenset(
-        {
-            ("builtins", "set"),
-            ("__builtin__", "set"),
-            ("collections", "OrderedDict"),
-            ("numpy", "dtype"),
-            ("numpy.core.multiarray", "scalar"),
-            ("numpy.core.numeric", "_frombuffer"),
-            ("numpy._core.numeric", "_frombuffer"),  # protocol 5
-            ("numpy._core.multiarray", "scalar"),
-        }
-    )
-
-    _REPLACED = MappingProxyType(
-        {
-            ("_codecs", "encode"): _latin1,
-            ("numpy", "ndarray"): "ndarray",  # only an argument of the next
-            ("numpy.core.multiarray", "_reconstruct"): _empty_array,
-            ("numpy._core.multiarray", "_reconstruct"): _empty_array,
-        }
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in self._REPLACED:
-            return self._REPLACED[module, name]
-        if (module, name) not in self._ADMITTED:
-            raise UserError(f"refused: it asks for {module}.{name}, which a data file never needs")
-        # NumPy 2 renamed `numpy.core`; the old name warns.
-        return super().find_class(module.replace("numpy.core.", "numpy._core."), name)
-
-
-def load_pickle(path: str | os.PathLike, *, encoding: str = "bytes") -> Any:
-    """Reads a foreign pickle that holds only NumPy arrays and plain containers.
-
-    Args:
-        path: The file.
-        encoding: How Python 2 strings are decoded; `"bytes"` keeps them as they are.
-
-    Raises:
-        UserError: The file cannot be read, is no pickle, asks for anything that could run code, or
-            declares more than it holds.
-    """
-    check_regular(path)
-    try:
-        with open(path, "rb") as file:
-            _check_declared(file)
-            file.seek(0)
-            return _RestrictedUnpickler(file, encoding=encoding).load()
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
-    except MemoryError:
-        raise UserError(f"{path}: not a pickle of arrays: it declares an impossible size") from None
-    except Exception as error:  # a damaged pickle raises nearly anything
-        raise UserError(f"{path}: damaged or not a pickle ({_reason(error)})") from None
-
-
-def _check_declared(file: BinaryIO) -> None:
-    """Refuses numbers in a pickle that let the unpickler ask for more memory than the file has.
-
-    Raises:
-        ValueError: There is one, or it is no pickle.
-    """
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        # A string that is longer than the file is an error of `genops`.
-        for count, (opcode, argument, position) in enumerate(pickletools.genops(content)):
-            # Picklers number what they memorise from 0 or 1 on, and the unpickler makes a table.
-            if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= argument <= count:
-                raise ValueError(f"it memorises object {argument} in operation {count}")
-            if opcode.name == "FRAME" and argument > len(content) - position:
-                raise ValueError(f"it declares {argument} bytes, more than the file has")
-
-
-def _reason(error: Exception) -> str:
-    # Some messages quote the file at length.
-    return (str(error) or type(error).__name__)[:300]
-
-
-# An archive of a few kilobytes can hold gigabytes of zeros; what is legitimately that large does
-# not shrink that much.
-_NPZ_BYTES = 2**30
-_NPZ_EXPANSION = 20
-
-
-# Seconds; the largest networks' weights take a few.
-READ_TIMEOUT = 60
-
-
-def read_isolated(
-    program: str, path: str | os.PathLike, *arguments: str, kind: str
-) -> dict[str, Any]:
-    """Reads a foreign file in a process of its own, which may crash, hang or run out of memory.
-
-    Args:
-        program: A Python file that needs nothing of this project; it is run with the path, the
-            `.npz` it is to write, and the arguments. Its last line on stderr says what is wrong.
-        path: The file.
-        *arguments: More arguments.
-        kind: What the file should be, for messages.
-
-    Returns:
-        The arrays that it wrote.
-
-    Raises:
-        UserError: The file cannot be read.
-    """
-    check_regular(path)
-    try:
-        open(path, "rb").close()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
-    with tempfile.TemporaryDirectory() as directory:
-        output = os.path.join(directory, "arrays.npz")
-        command = [sys.executable, "-I", program, os.path.abspath(path), output, *arguments]
-        try:
-            # Of many threads each would reserve memory, of which the program allows itself little.
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                timeout=READ_TIMEOUT,
-                env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-            )
-        except subprocess.TimeoutExpired:
-            raise UserError(f"{path}: damaged: reading it does not come to an end") from None
-        if done.returncode:
-            text = done.stderr.decode(errors="replace") if done.returncode == 1 else ""
-            reason = "".join(text.strip().splitlines()[-1:])
-            raise UserError(
-                f"{path}: damaged or not a {kind} ({reason[:300] or 'reading it fails'})"
-            )
-        return load_npz(output, [])
-
-
-def load_npz(path: str | os.PathLike, required: Iterable[str]) -> dict[str, Any]:
-    """Reads all arrays of an `.npz` file; arrays of Python objects, which are pickles, are refused.
-
-    Args:
-        path: The file.
-        required: Names of arrays that must be there.
-
-    Raises:
-        UserError: The file cannot be read, is damaged or no `.npz`, or lacks an array.
-    """
-    import numpy as np
-
-    check_regular(path)
-    try:
-        # NumPy leaves a file open that it opened itself and then found to be damaged.
-        with open(path, "rb") as file:
-            with zipfile.ZipFile(file) as members:
-                declared = sum(member.file_size for member in members.infolist())
-            if declared > max(_NPZ_BYTES, _NPZ_EXPANSION * os.fstat(file.fileno()).st_size):
-                raise ValueError(f"it would take {declared / 2**30:.0f} GiB of memory")
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
-    except Exception as error:  # a damaged archive raises nearly anything
-        raise UserError(
-            f"{path}: damaged or not an .npz of plain arrays ({_reason(error)})"
-        ) from None
-    missing = [name for name in required if name not in arrays]
-    if missing:
-        raise UserError(
-            f"{path}: not the expected kind of .npz: it has no array {' or '.join(missing)}, "
-            f"only {', '.join(arrays) or 'none'}"
-        )
-    return arrays

@@ -38,7 +38,9 @@ import numpy as np
 import architectures
 import models
 from benchmarks.training_loop import ConstantBatch, EpochTime
-from training import losses, parsers, report
+from training.flags import parsers
+from training.learning import losses
+from training.reporting import report
 from utils import UserError, run_script
 
 try:

@@ -22,7 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from training import parsers, report, snapshots
+from training.flags import parsers
+from training.reporting import report
+from training.resuming import snapshots
 from utils import UserError, run_script
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -26,9 +26,9 @@ import PIL
 from PIL import Image
 
 import datasets
-from datasets import cache, parallel, rng, transforms
-from datasets.base import Dataset
-from datasets.sequence import BatchSequence
+from datasets.batches import cache, parallel, rng, transforms
+from datasets.batches.sequence import BatchSequence
+from datasets.dataset import Dataset
 from utils import run_script
 
 

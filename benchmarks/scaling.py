@@ -36,8 +36,10 @@ import numpy as np
 
 from benchmarks import training_loop
 from benchmarks.training_loop import CONSTANT, KINDS, ONE_STEP, Training
-from training import distribution, optimizers, report
-from training.distribution import Distribution
+from training.devices import distribution
+from training.devices.distribution import Distribution
+from training.learning import optimizers
+from training.reporting import report
 from utils import UsageError, run_script
 
 STRONG, WEAK = "strong", "weak"

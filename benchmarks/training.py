@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import keras
 
 from benchmarks import training_loop
-from training import report
+from training.reporting import report
 from utils import run_script
 
 

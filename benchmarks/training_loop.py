@@ -15,8 +15,10 @@ import numpy as np
 
 import datasets
 from learn_classifier import build_classifier
-from training import arguments, distribution, parsers, resuming
-from training.distribution import Distribution
+from training.devices import distribution
+from training.devices.distribution import Distribution
+from training.flags import arguments, parsers
+from training.resuming import saving
 from utils import UsageError
 
 KINDS = CONSTANT, REAL = "constant batch", "real images"
@@ -54,7 +56,7 @@ def start(args: Namespace) -> Distribution:
     """Prepares the backend as learn_classifier.py does; the devices that the arguments ask for."""
     keras.utils.set_random_seed(args.seed)
     if args.deterministic:
-        resuming.make_deterministic()
+        saving.make_deterministic()
     keras.config.set_dtype_policy(args.precision)
     return distribution.choose(args)
 

@@ -3,9 +3,9 @@
 import contextlib
 from collections.abc import Iterator
 
-from datasets.files import read_class_list
 from datasets.info import CACHE_MODES, DatasetSpec
 from datasets.registry import check_dataset, dataset_names, load_dataset
+from datasets.sources.files import read_class_list
 
 __all__ = [
     "CACHE_MODES",

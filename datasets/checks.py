@@ -5,9 +5,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from datasets import transforms
+from datasets.batches import transforms
+from datasets.batches.parallel import map_threads
 from datasets.info import ClassId, Samples
-from datasets.parallel import map_threads
 from utils import UserError
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets import cache, checks, rng
-from datasets.base import Dataset, Split
+from datasets import checks
+from datasets.batches import cache, rng
+from datasets.batches.split import Split
+from datasets.dataset import Dataset
 from datasets.info import ClassId, DatasetSpec, Samples
 from utils import UserError
 

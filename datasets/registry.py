@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datasets import cars, cifar, cub, digits, flowers, folder, mit67
-from datasets.files import exists, read_class_list
 from datasets.info import CACHE_MODES, DatasetInfo, DatasetSpec
+from datasets.sources import cars, cifar, cub, digits, flowers, folder, mit67
+from datasets.sources.files import exists, read_class_list
 from utils import UsageError, UserError, nearest_names
 
 if TYPE_CHECKING:
-    from datasets.base import Dataset
+    from datasets.dataset import Dataset
 
 # A further data set: its file, and here its name.
 _INFOS: tuple[DatasetInfo, ...] = (

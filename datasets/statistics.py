@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets import checks, transforms
-from datasets.parallel import map_threads
+from datasets import checks
+from datasets.batches import transforms
+from datasets.batches.parallel import map_threads
 from utils import UserError, atomic_path
 
 logger = logging.getLogger(__name__)

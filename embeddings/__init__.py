@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils import UsageError, UserError, atomic_path, load_npz, load_pickle
+from foreign_files import load_npz, load_pickle
+from utils import UsageError, UserError, atomic_path
 
 _HIERARCHY = "hierarchy:"
 _ACCEPTED = "onehot, a file (.npz or the original's .pickle), or hierarchy:FILE"

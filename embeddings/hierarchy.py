@@ -20,7 +20,8 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 
-from utils import UserError, check_regular, nearest_names
+from foreign_files import check_regular
+from utils import UserError, nearest_names
 
 ClassId = int | str
 

@@ -124,7 +124,7 @@ class ImageClassifier(keras.Model):
         """As in Keras; also keeps the mean over images, the metric `mean_loss`.
 
         Keras' own `loss` counts a batch by its size, whatever the weights. Here all weights of a
-        batch are its size over the images that count, as `datasets.sequence` has them.
+        batch are its size over the images that count, as `datasets.batches.sequence` has them.
         """
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         images = ops.cast(ops.shape(keras.tree.flatten(y)[0])[0], "float32")

@@ -34,7 +34,7 @@ def read_layers(path: str | os.PathLike) -> dict[str, list[np.ndarray]]:
     Raises:
         utils.UserError: The file cannot be read, or is damaged or hostile.
     """
-    from utils import read_isolated
+    from foreign_files import read_isolated
 
     arrays = read_isolated(__file__, path, kind="weight file")
     index = json.loads(arrays["index"].tobytes())

@@ -45,7 +45,7 @@ def fork_server():
 
 @pytest.fixture
 def forked_reading(fork_server, monkeypatch):
-    """`utils.read_isolated` reads in forks of one process: starting Python takes far longer."""
+    """`read_isolated` reads in forks of one process: starting Python takes far longer."""
 
     start = subprocess.run
 

@@ -102,7 +102,7 @@ def test_a_second_signal_ends_at_once():
     """As does a first one where there is nothing to finish."""
     script = """
 import os, signal
-from training.signals import StopSignals
+from training.resuming.signals import StopSignals
 stop = StopSignals()
 stop.install()
 with stop.deferred():
@@ -115,7 +115,7 @@ with stop.deferred():
     assert (done.returncode, done.stdout) == (130, "goes on\n")
     script = """
 import os, signal
-from training.signals import StopSignals
+from training.resuming.signals import StopSignals
 from utils import run_script
 def main():
     StopSignals().install()

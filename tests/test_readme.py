@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from training import parsers
+from training.flags import parsers
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import sgdr
-from training import parsers
+from training.flags import parsers
 from utils import UsageError
 
 TABLE = Path(__file__).parents[2] / "shared" / "reference" / "sgdr_lr_0.5.csv"

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import foreign_files
 import utils
-from datasets import files, transforms
+from datasets.batches import transforms
+from datasets.sources import files
 from embeddings.hierarchy import read_hierarchy
-from training import snapshots
+from training.resuming import snapshots
 from utils import UserError
 
 from .mutating import limited
@@ -70,7 +72,7 @@ def test_pickles_of_arrays_are_read(tmp_path, protocol):
     }
     path = tmp_path / "file"
     path.write_bytes(pickle.dumps(content, protocol=protocol))
-    read = utils.load_pickle(path)
+    read = foreign_files.load_pickle(path)
     np.testing.assert_array_equal(read.pop(b"data"), content.pop(b"data"))
     assert read == content
 
@@ -89,7 +91,7 @@ def test_a_hostile_pickle_is_refused(tmp_path):
     path, trace = tmp_path / "file", tmp_path / "trace"
     path.write_bytes(pickle.dumps({"data": Hostile(trace)}))
     with pytest.raises(UserError, match=r"file: refused: it asks for _?io\.open"):
-        utils.load_pickle(path)
+        foreign_files.load_pickle(path)
     assert not trace.exists()
 
 
@@ -102,7 +104,7 @@ def test_other_globals_are_refused(tmp_path, global_name):
     module, name = global_name.split()
     path.write_bytes(f"c{module}\n{name}\n.".encode())
     with pytest.raises(UserError, match=f"{module}.{name}"):
-        utils.load_pickle(path)
+        foreign_files.load_pickle(path)
 
 
 @pytest.mark.parametrize(
@@ -122,21 +124,21 @@ def test_a_small_pickle_cannot_fill_the_memory(tmp_path, content):
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(UserError, match="file: damaged or not a pickle"), limited():
-        utils.load_pickle(path)
+        foreign_files.load_pickle(path)
 
 
 def test_a_declared_array_is_as_large_as_its_content(tmp_path):
     path = tmp_path / "file"
     size = b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nJ\x00\x00\x00\x40\x85"
     path.write_bytes(size + b"U\x01b\x87R.")
-    assert utils.load_pickle(path).size == 0
+    assert foreign_files.load_pickle(path).size == 0
 
 
 def test_other_codecs_than_picklers_use_are_refused(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"c_codecs\nencode\n(Vab\nVhex\ntR.")
     with pytest.raises(UserError, match=r"file: damaged .*bytes in the encoding 'hex'"):
-        utils.load_pickle(path)
+        foreign_files.load_pickle(path)
 
 
 @pytest.fixture
@@ -155,9 +157,9 @@ def pipe(tmp_path):
 
 
 READERS = {
-    "pickle": utils.load_pickle,
-    "npz": lambda path: utils.load_npz(path, []),
-    "isolated": lambda path: utils.read_isolated("none.py", path, kind="z"),
+    "pickle": foreign_files.load_pickle,
+    "npz": lambda path: foreign_files.load_npz(path, []),
+    "isolated": lambda path: foreign_files.read_isolated("none.py", path, kind="z"),
     "lines": files.read_lines,
     "image": transforms.load_rgb,
     "image_size": transforms.image_size,
@@ -182,9 +184,9 @@ def test_damaged_pickles_are_named(tmp_path, content):
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(UserError, match="file: damaged or not a pickle"):
-        utils.load_pickle(path)
+        foreign_files.load_pickle(path)
     with pytest.raises(UserError, match=r"absent: No such file"):
-        utils.load_pickle(tmp_path / "absent")
+        foreign_files.load_pickle(tmp_path / "absent")
 
 
 @pytest.mark.parametrize(
@@ -224,11 +226,11 @@ def test_one_line_is_short_and_printable():
 )
 def test_what_an_isolated_reader_does_is_a_message(tmp_path, monkeypatch, program, reason):
     if "sleep" in program:
-        monkeypatch.setattr(utils, "READ_TIMEOUT", 0.5)
+        monkeypatch.setattr("foreign_files.isolation.READ_TIMEOUT", 0.5)
     (tmp_path / "program.py").write_text(program)
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match=reason):
-        utils.read_isolated(tmp_path / "program.py", tmp_path / "file", "y", kind="z")
+        foreign_files.read_isolated(tmp_path / "program.py", tmp_path / "file", "y", kind="z")
 
 
 def test_an_isolated_reader_hands_on_arrays(tmp_path):
@@ -238,13 +240,13 @@ def test_an_isolated_reader_hands_on_arrays(tmp_path):
         "np.savez(target, **{name: np.frombuffer(open(source, 'rb').read(), np.uint8)})\n"
     )
     (tmp_path / "file").write_bytes(b"\1\2")
-    arrays = utils.read_isolated(tmp_path / "program.py", tmp_path / "file", "y", kind="z")
+    arrays = foreign_files.read_isolated(tmp_path / "program.py", tmp_path / "file", "y", kind="z")
     assert {name: array.tolist() for name, array in arrays.items()} == {"y": [1, 2]}
 
 
 def test_an_absent_file_is_named_before_a_process_is_started(tmp_path):
     with pytest.raises(UserError, match=r"absent: No such file or directory$"):
-        utils.read_isolated("none.py", tmp_path / "absent", kind="z")
+        foreign_files.read_isolated("none.py", tmp_path / "absent", kind="z")
 
 
 def test_what_a_killed_process_left_is_removed_a_day_later(tmp_path):

@@ -10,8 +10,11 @@ import numpy as np
 
 import sgdr
 from models import EmbeddingOutput, weight_files
-from training import callbacks, fitting, resuming, snapshot_schema
-from training.losses import compile_model
+from training import fitting
+from training.learning import callbacks
+from training.learning.losses import compile_model
+from training.reporting import epochs
+from training.resuming import saving, snapshot_schema
 from utils import UserError
 
 
@@ -107,7 +110,7 @@ def train_new_layers(
         num_images: Training images of an epoch.
         loaded: The snapshot of this part that is continued, or `None`.
         show_bar: Whether a progress bar is shown.
-        **options: For `resuming.Snapshots`.
+        **options: For `saving.Snapshots`.
 
     Returns:
         The seconds it took.
@@ -125,7 +128,7 @@ def train_new_layers(
         )
     if not new_layers or not args.finetune_init:
         return 0.0
-    history = callbacks.EpochReport(
+    history = epochs.EpochReport(
         num_images, args.finetune_init, None, print_line=not show_bar, title="New layers"
     )
     schedule = sgdr.Schedule(args.finetune_init, lambda position: args.sgd_lr)
@@ -133,7 +136,7 @@ def train_new_layers(
     watched = [callbacks.LearningRate(schedule, steps), callbacks.StopOnDivergence(), history]
     with only_trainable(model, new_layers):
         compile_model(args, model)
-        progress = resuming.Snapshots(
+        progress = saving.Snapshots(
             args,
             watched,
             steps_per_epoch=steps,
@@ -143,7 +146,7 @@ def train_new_layers(
             **options,
         )
         if loaded:
-            resuming.restore(model, loaded, progress.data, args.snapshot)
+            saving.restore(model, loaded, progress.data, args.snapshot)
         fitting.fit(
             model, *batches, epochs=args.finetune_init, progress=progress, verbose=int(show_bar)
         )

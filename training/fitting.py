@@ -5,8 +5,8 @@ from argparse import Namespace
 import keras
 from keras import ops
 
-from training import callbacks
-from training.resuming import Snapshots
+from training.learning import callbacks
+from training.resuming.saving import Snapshots
 from utils import UserError
 
 

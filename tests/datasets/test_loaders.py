@@ -7,7 +7,7 @@ import scipy.sparse
 from PIL import Image
 
 import datasets
-from datasets import files
+from datasets.sources import files
 from utils import UserError
 
 from .conftest import cifar_batch, shared, write_pickle

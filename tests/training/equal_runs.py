@@ -15,7 +15,8 @@ import tempfile
 import keras
 import numpy as np
 
-from training import distribution, evaluation
+from training.devices import distribution
+from training.reporting import evaluation
 
 from .small_run import ONE_DEVICE, TIMES, At, Killed, Run, assert_same
 

@@ -10,7 +10,8 @@ import sys
 
 import numpy as np
 
-from training import arguments, parsers, processes
+from training.devices import processes
+from training.flags import arguments, parsers
 from utils import run_script
 
 EQUAL = "--bn_groups 4 --embedding onehot --cls_weight 0.1".split()
@@ -23,7 +24,7 @@ def main():
     arguments.check_process_arguments(args)
     place = processes.find_place(args)
     with processes.together(place, arguments.common_arguments(args)) as group:
-        from training import distribution
+        from training.devices import distribution
 
         from .equal_runs import SCHEDULE, StepLosses, results
         from .small_run import ONE_DEVICE, Run

@@ -9,7 +9,7 @@ from utils import run_script
 
 def build_classifier(args, dataset):
     import models
-    from training import losses
+    from training.learning import losses
 
     from .small_run import small_model
 

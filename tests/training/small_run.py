@@ -9,17 +9,12 @@ import numpy as np
 import datasets
 import models
 import sgdr
-from training import (
-    accumulation,
-    arguments,
-    callbacks,
-    distribution,
-    fitting,
-    losses,
-    parsers,
-    resuming,
-    signals,
-)
+from training import fitting
+from training.devices import distribution
+from training.flags import arguments, parsers
+from training.learning import accumulation, callbacks, losses
+from training.reporting import epochs
+from training.resuming import saving, signals
 
 ONE_DEVICE = distribution.Distribution(("cpu:0",), "none")
 TIMES = ("seconds", "images_per_second")
@@ -116,7 +111,7 @@ class Run:
         self.model = small_model(args)
         models.set_batch_norm_groups(self.model, args.bn_groups // models.num_replicas())
         losses.compile_model(args, self.model)
-        self.history = callbacks.EpochReport(990, args.epochs, args.log_dir, print_line=False)
+        self.history = epochs.EpochReport(990, args.epochs, args.log_dir, print_line=False)
         schedule = sgdr.with_decay(sgdr.make_schedule(args), args.max_decay, args.epochs)
         self.stop = signals.StopSignals(devices.group)
         watched = [
@@ -126,20 +121,20 @@ class Run:
         ]
         if args.snapshot_best:
             path = f"{args.snapshot}.best.keras"
-            watched.append(resuming.BestModel(path, args.snapshot_best))
+            watched.append(saving.BestModel(path, args.snapshot_best))
         if interruption:
             interruption.history = self.history
             watched.insert(0, interruption)
-        self.progress = resuming.Snapshots(
+        self.progress = saving.Snapshots(
             args,
             watched,
             self.stop,
-            resuming.describe_data(dataset, self.model),
+            saving.describe_data(dataset, self.model),
             len(train),
             self.loaded,
         )
         if self.loaded:
-            resuming.restore(self.model, self.loaded, self.progress.data, args.snapshot)
+            saving.restore(self.model, self.loaded, self.progress.data, args.snapshot)
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         self.stop.install()
         try:

@@ -6,7 +6,9 @@ import pytest
 
 import models
 import sgdr
-from training import callbacks, parsers
+from training.flags import parsers
+from training.learning import callbacks
+from training.reporting import epochs
 from utils import UserError
 
 STEPS = 4
@@ -84,7 +86,7 @@ def test_a_loss_that_is_not_finite_names_epoch_step_and_rate(bad):
 
 
 def test_an_epochs_report(tmp_path, capsys):
-    report = callbacks.EpochReport(STEPS, 2, str(tmp_path / "log"), print_line=True)
+    report = epochs.EpochReport(STEPS, 2, str(tmp_path / "log"), print_line=True)
     fit("--lr_schedule SGD --sgd_lr 0.5", 2, [report])
     with open(tmp_path / "log" / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -104,17 +106,17 @@ def test_a_line_is_in_fixed_point_notation():
         "seconds": 2.0,
         "images_per_second": 10.0,
     }
-    assert callbacks.epoch_line(row, 12) == (
+    assert epochs.epoch_line(row, 12) == (
         "Epoch 1/12 - 2.0s - 10 images/s - learning_rate: 1e-06 - val_acc: 0.0010"
     )
 
 
 def test_per_output_losses_are_averages_of_images_not_of_batches():
     logs = {"loss": 3.0, "prob_loss": 9.0, "prob_mean_loss": 2.0, "prob_acc": 1.0}
-    assert callbacks.epoch_scores(logs) == {"loss": 3.0, "prob_loss": 2.0, "prob_acc": 1.0}
+    assert epochs.epoch_scores(logs) == {"loss": 3.0, "prob_loss": 2.0, "prob_acc": 1.0}
 
 
 def test_the_best_epoch_is_the_first_of_the_best():
-    report = callbacks.EpochReport(1, 3, None, print_line=False)
+    report = epochs.EpochReport(1, 3, None, print_line=False)
     report.rows = [{"epoch": 1, "acc": 0.1}, {"epoch": 2, "acc": 0.5}, {"epoch": 3, "acc": 0.5}]
     assert report.best_epoch("acc")["epoch"] == 2

@@ -8,8 +8,10 @@ import pytest
 
 import learn_classifier
 import models
-from training import callbacks, finetuning, losses, snapshots
-from training.signals import Interrupted
+from training import finetuning
+from training.learning import callbacks, losses
+from training.resuming import snapshots
+from training.resuming.signals import Interrupted
 from utils import UserError
 
 from .small_run import At, Killed, small_model

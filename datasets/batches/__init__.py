@@ -1,0 +1,1 @@
+"""How batches are made: decoding, augmentation, caching, order, reading threads."""

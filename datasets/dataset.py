@@ -1,0 +1,183 @@
+"""A loaded data set: splits with class indices, statistics, and its batches."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from datasets import checks, statistics
+from datasets.batches.cache import files_key
+from datasets.batches.split import Split
+from datasets.info import ClassId, DatasetSpec
+
+if TYPE_CHECKING:
+    from datasets.batches.sequence import BatchSequence
+
+
+@dataclass
+class Dataset:
+    """A data set ready for training.
+
+    Attributes:
+        spec: What was asked for.
+        class_names: Name of each class, by index.
+        class_ids: Id of each class in the data set's own files and in hierarchies, by index.
+            Indices follow the sorted ids.
+        train: Training images; listed, but neither checked nor cached, if only the test images
+            were asked for.
+        test: Test images; likewise.
+        train_repeats: How often an epoch goes through the training images; above 1 only for a
+            subset, so that the iterations per epoch stay about constant.
+        cache_dir: Where decoded images on disk and computed statistics are kept.
+        cache: How decoded images are kept: `"none"`, `"ram"` or `"disk"`.
+        skipped: Bad images that were left out, with reasons.
+    """
+
+    spec: DatasetSpec
+    class_names: list[str]
+    class_ids: list[ClassId]
+    train: Split
+    test: Split
+    train_repeats: int
+    cache_dir: Path
+    cache: str = "none"
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Canonical name with its suffixes."""
+        return self.spec.name
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_ids)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images the network gets, in pixels."""
+        return self.spec.image_size
+
+    @property
+    def channel_order(self) -> str:
+        """`"rgb"` or `"bgr"`: what the network sees. Images and batches are always RGB."""
+        return self.spec.channel_order
+
+    @property
+    def mean(self) -> tuple[float, float, float]:
+        """Means of the R, G and B channels, 0 to 255, whatever the `channel_order`.
+
+        Where none are published: of the training images, and of a subset its own.
+        """
+        return self._statistics[0]
+
+    @property
+    def std(self) -> tuple[float, float, float]:
+        """Channel standard deviations, likewise."""
+        return self._statistics[1]
+
+    @property
+    def std_epsilon(self) -> float:
+        """What is added to the standard deviation before dividing by it."""
+        return 1e-7 if isinstance(self.train.images, np.ndarray) else 0.0
+
+    @functools.cached_property
+    def _statistics(self) -> tuple[statistics.Channels, statistics.Channels]:
+        if self.spec.mean and self.spec.std:
+            return self.spec.mean, self.spec.std
+        images = self.train.images
+        if isinstance(images, np.ndarray):
+            return statistics.of_array(images)
+        kept = self.cache_dir / f"{self.spec.info.name}-{files_key(images)}.statistics.json"
+        return statistics.of_files(self.name, images, kept)
+
+    def check_images(self) -> list[str]:
+        """Decodes every listed image.
+
+        Returns:
+            The name of each that cannot be decoded, with the reason.
+        """
+        if isinstance(self.train.images, np.ndarray):
+            return []
+        return list(checks.find_unreadable([*self.train.images, *self.test.images]).values())
+
+    def counts(self) -> dict[str, int]:
+        """Numbers of classes and images, for reports."""
+        per_class = np.bincount(self.train.labels, minlength=self.num_classes)
+        return {
+            "classes": self.num_classes,
+            "train_images": len(self.train),
+            "train_images_per_class_min": int(per_class.min()),
+            "train_images_per_class_max": int(per_class.max()),
+            "train_repeats": self.train_repeats,
+            "test_images": len(self.test),
+            "skipped_images": len(self.skipped),
+        }
+
+    def train_batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int,
+        workers: int = 8,
+        queue_size: int = 100,
+        initial_epoch: int = 0,
+        label_keys: Sequence[str] | None = None,
+        multiple: int = 1,
+        share: tuple[int, int] = (0, 1),
+        parts: int = 1,
+    ) -> BatchSequence:
+        """Shuffled and augmented batches; every image `train_repeats` times per epoch.
+
+        Args:
+            batch_size: Images per batch; the last of an epoch may be smaller.
+            seed: Determines order and augmentation, with the epoch.
+            workers: Threads.
+            queue_size: Most batches made ahead; their memory is bounded too.
+            initial_epoch: Epoch to begin with, as after a resume.
+            label_keys: Give the labels as a dictionary with these keys, one per output.
+            multiple: Fill up the last batch to a multiple of this (`BatchSequence`), for
+                devices that share it.
+            share: Which of how many processes this is; it gets its share of every batch.
+            parts: In how many parts a batch will be computed, of each of which it gets its share.
+
+        Returns:
+            A `keras.utils.PyDataset` of `(images, labels)`: uint8 RGB `(batch, side, side, 3)` and
+            int32 `(batch,)`. Pass it to `fit` with `shuffle=False`.
+        """
+        reading = {"workers": workers, "queue_size": queue_size, "initial_epoch": initial_epoch}
+        reading |= {"label_keys": label_keys, "multiple": multiple, "share": share, "parts": parts}
+        options = {"seed": seed, "train": True, "repeats": self.train_repeats}
+        return self._batches(self.train, batch_size, reading, options)
+
+    def test_batches(
+        self,
+        batch_size: int,
+        *,
+        workers: int = 8,
+        queue_size: int = 100,
+        label_keys: Sequence[str] | None = None,
+        multiple: int = 1,
+        share: tuple[int, int] = (0, 1),
+    ) -> BatchSequence:
+        """The test images in the order of `test`, centre-cropped; arguments as `train_batches`."""
+        reading = {"workers": workers, "queue_size": queue_size}
+        reading |= {"label_keys": label_keys, "multiple": multiple, "share": share}
+        return self._batches(self.test, batch_size, reading, {"seed": 0, "train": False})
+
+    def _batches(self, split, batch_size, reading, options) -> BatchSequence:
+        from datasets.batches.pipeline import ArrayPipeline, FilePipeline
+        from datasets.batches.sequence import BatchSequence
+
+        spec = self.spec
+        if isinstance(split.images, np.ndarray):
+            pipeline = ArrayPipeline(split, spec.image_size, spec.info.augmentation, **options)
+        else:
+            resize = spec.resize if options["train"] else (spec.test_resize, spec.test_resize)
+            pipeline = FilePipeline(split, spec.image_size, resize, **options)
+        return BatchSequence(pipeline, batch_size, **reading)

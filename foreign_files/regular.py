@@ -1,0 +1,26 @@
+"""What can be said of a file before it is read."""
+
+import os
+import stat
+
+from utils import UserError
+
+
+def check_regular(path: str | os.PathLike) -> None:
+    """Refuses pipes, sockets and devices, reading which may not come to an end.
+
+    Raises:
+        UserError: It is one of them, or there is no such file.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    # Opening a directory fails at once and says so.
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise UserError(f"{path}: a pipe, socket or device; expected a regular file")
+
+
+def short_reason(error: Exception) -> str:
+    """An error's message; some quote the file at length."""
+    return (str(error) or type(error).__name__)[:300]

@@ -1,0 +1,513 @@
+"""Every kind of file that the program reads, mutated: one line for the user, and nothing else."""
+
+import itertools
+import json
+import os
+import pickle
+import random
+import resource
+import struct
+import sys
+import zipfile
+from argparse import Namespace
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import scipy.io
+from PIL import Image
+
+import embeddings
+import models
+import predict
+from datasets.batches import transforms
+from datasets.sources import files
+from embeddings.hierarchy import read_hierarchy
+from foreign_files import load_npz, load_pickle
+from models import model_files, weight_files
+from training import finetuning
+from training.reporting import evaluation
+from utils import UserError
+
+from ..mutating import assert_one_line, limited, mutations, text_mutations
+from ..training.small_run import small_model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model(Namespace(embedding="onehot", cls_weight=0.0))
+
+
+def write_image(suffix):
+    def write(path, model):
+        pixels = np.random.default_rng(0).integers(0, 256, (16, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path, format=suffix)
+
+    return write
+
+
+def write_features(path, model):
+    features = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+    with open(path, "wb") as file:
+        np.savez(file, features=features, labels=np.arange(6), class_ids=np.arange(6))
+
+
+def write_pickle(path, model):
+    batch = {b"data": np.zeros((4, 3072), np.uint8), b"fine_labels": [0, 1, 2, 3]}
+    path.write_bytes(pickle.dumps(batch, protocol=2))
+
+
+def write_keras_2(path, model):
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [b"conv"]
+        group = file.create_group("conv")
+        group.attrs["weight_names"] = [b"conv/kernel:0", b"conv/bias:0"]
+        group["conv/kernel:0"] = np.ones((3, 3, 3, 4), "float32")
+        group["conv/bias:0"] = np.ones(4, "float32")
+
+
+def write_embedding(path, model):
+    embedding = embeddings.Embedding(
+        np.eye(5, dtype="float32"), list(range(5)), [str(i) for i in range(5)]
+    )
+    embeddings.save_embedding(path, embedding)
+
+
+def read_model(path, model):
+    models.load_model(path)
+
+
+def read_weights(path, model):
+    finetuning.load_weights(model, str(path))
+
+
+# name of the file -> how it is written, how it is read
+KINDS = {
+    "m.keras": (lambda path, model: models.save_model(model, path), read_model),
+    "own.keras": (lambda path, model: models.save_model(model, path), read_weights),
+    "w.weights.h5": (lambda path, model: models.save_weights(model, path), read_weights),
+    "keras2.h5": (write_keras_2, read_weights),
+    "features.npz": (write_features, lambda path, _: load_npz(path, ["features", "labels"])),
+    "embedding.npz": (write_embedding, lambda path, _: embeddings.load_embedding(path)),
+    "batch": (write_pickle, lambda path, _: load_pickle(path)),
+    "tree.txt": (
+        lambda path, _: path.write_text("".join(f"{i // 2} {i}\n" for i in range(1, 30))),
+        lambda path, _: read_hierarchy(path),
+    ),
+    "a.jpg": (write_image("JPEG"), lambda path, _: transforms.load_rgb(path)),
+    "a.png": (write_image("PNG"), lambda path, _: transforms.load_rgb(path)),
+    "a.mat": (
+        lambda path, _: scipy.io.savemat(path, {"labels": np.arange(9, dtype=np.uint8)}),
+        lambda path, _: files.read_mat(path, "labels"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.filterwarnings("ignore")
+def test_mutated_files_are_read_or_refused_in_one_line(
+    name, model, forked_reading, tmp_path, monkeypatch
+):
+    write, read = KINDS[name]
+    path = tmp_path / "in" / name
+    path.parent.mkdir()
+    write(path, model)
+    content = path.read_bytes()
+    read(path, model)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    draw = random.Random(0)
+    refused = 0
+    kinds = [mutations(content, draw)]
+    if name.endswith(".txt"):
+        kinds.append(text_mutations(content, draw))
+    for mutated in itertools.chain(*kinds):
+        path.write_bytes(mutated)
+        try:
+            with limited():
+                read(path, model)
+        except UserError as error:
+            refused += 1
+            assert_one_line(error, path.name)
+    assert refused >= 4
+    assert os.listdir(here) == []
+    assert os.listdir(path.parent) == [name]
+
+
+def rewrite_config(source: Path, target: Path, change) -> None:
+    """Changes the layers in a model's configuration."""
+    rewrite_model(source, target, lambda config: change(config["layers"]))
+
+
+def rewrite_model(source: Path, target: Path, change) -> None:
+    """Changes a model's configuration."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for member in old.infolist():
+            data = old.read(member)
+            if member.filename == "config.json":
+                config = json.loads(data)
+                change(config["config"])
+                data = json.dumps(config).encode()
+            new.writestr(member.filename, data)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "config"),
+    [
+        ("keras.layers", "Lambda", {"function": {"class_name": "__lambda__", "config": {}}}),
+        ("keras.layers", "TFSMLayer", {"filepath": "x"}),
+        ("keras.layers", "StringLookup", {"vocabulary": "/etc/passwd"}),
+        ("builtins", "exec", {}),
+        ("os", "system", "true"),
+    ],
+)
+def test_models_of_other_parts_are_refused(model, tmp_path, module, name, config):
+    models.save_model(model, tmp_path / "m.keras")
+
+    def change(layers):
+        layers[2] |= {"module": module, "class_name": name, "registered_name": None}
+        layers[2]["config"] = config
+
+    rewrite_config(tmp_path / "m.keras", tmp_path / "bad.keras", change)
+    with pytest.raises(UserError, match=r"bad\.keras: .*refused: it asks for "):
+        models.load_model(tmp_path / "bad.keras")
+
+
+def save_changed(model, path: Path, change: dict) -> None:
+    """Saves a model with other facts than its own."""
+    original = path.with_name("original.keras")
+    models.save_model(model, original)
+    rewrite_model(original, path, lambda config: config.update(change))
+
+
+def layer_of(layers, name):
+    return next(layer for layer in layers if layer["config"]["name"] == name)
+
+
+def forget_sizes(layers):
+    """Removes what Keras compares sizes with before this program does."""
+    for layer in layers:
+        layer["build_config"] = None
+
+
+def declare(name, **config):
+    """Changes a layer's configuration."""
+
+    def change(layers):
+        forget_sizes(layers)
+        layer_of(layers, name)["config"].update(config)
+
+    return change
+
+
+def insert(class_name, **config):
+    """Puts a layer before the pooling."""
+
+    def change(layers):
+        forget_sizes(layers)
+        pool = layer_of(layers, "avg_pool")
+        layer = {
+            "module": "models.layers" if class_name == "PadChannels" else "keras.layers",
+            "registered_name": f"small_data>{class_name}" if class_name == "PadChannels" else None,
+            "class_name": class_name,
+            "name": "new",
+            "config": {"name": "new", "dtype": "float32", **config},
+            "inbound_nodes": pool["inbound_nodes"],
+        }
+        pool["inbound_nodes"] = json.loads(
+            json.dumps(pool["inbound_nodes"]).replace('"conv"', '"new"')
+        )
+        layers.insert(layers.index(pool), layer)
+
+    return change
+
+
+def widen(layers):
+    """Inserts layers that are large together only."""
+    insert("UpSampling2D", size=[1300, 1300])(layers)
+    text = json.dumps(layer_of(layers, "avg_pool"))
+    for i in range(9):
+        after = "new" if i == 0 else f"wide{i - 1}"
+        layer = json.loads(text.replace('"avg_pool"', f'"wide{i}"').replace('"new"', f'"{after}"'))
+        layer |= {"class_name": "ReLU", "config": {"name": f"wide{i}", "dtype": "float32"}}
+        layers.insert(-3, layer)
+    pool = layer_of(layers, "avg_pool")
+    pool["inbound_nodes"] = json.loads(json.dumps(pool["inbound_nodes"]).replace("new", "wide8"))
+
+
+def repeat(layers):
+    layers.append(layer_of(layers, "embedding"))
+
+
+def add_dead_layer(layers):
+    text = json.dumps(layer_of(layers, "embedding")).replace(
+        '"name": "embedding"', '"name": "dead"'
+    )
+    dead = json.loads(text)
+    dead["config"]["units"] = 10**9
+    layers.append(dead)
+
+
+def nest(layers):
+    layers[1] |= {"module": "models", "class_name": "ImageClassifier", "config": {}}
+    layers[1]["registered_name"] = "small_data>ImageClassifier"
+
+
+def multiply(layers):
+    conv = json.dumps(layer_of(layers, "conv"))
+    layers += [json.loads(conv.replace('"conv"', f'"conv{i}"')) for i in range(5000)]
+
+
+@pytest.fixture(scope="module")
+def pooled_model():
+    """A model for images of any size."""
+    images = keras.Input((None, None, 3), name="image")
+    x = keras.layers.Conv2D(4, 3, name="conv")(images)
+    x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    x = keras.layers.Dense(3, name="embedding")(x)
+    x = models.EmbeddingOutput(5, name="head")(x)
+    return models.ImageClassifier(images, x, class_names=list("abcde"), info={"image_size": 8})
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (declare("conv", filters=10**8), "layer conv has 2800000000 weights"),
+        (declare("conv", filters=10**30), "layer conv has "),
+        (declare("conv", kernel_size=[10**6, 10**6]), "layer conv has "),
+        (declare("embedding", units=10**9), "layer embedding has 5000000000 weights"),
+        (declare("embedding", lora_rank=10**9), "layer embedding has "),
+        (declare("embedding", dtype="int8_from_float32", units=10**9), "layer embedding has "),
+        (declare("head", num_classes=10**9), "layer head has 3000000000 weights, of which .* 15"),
+        (declare("embedding", kernel_regularizer="orthogonal_regularizer"), "is not L2"),
+        (declare("image", batch_shape=[None, 10**6, 10**6, 3]), "layer image gives 1000000 x "),
+        (insert("UpSampling2D", size=[10**6, 10**6]), "layer new gives 6000000 x 6000000 x 4 "),
+        (insert("ZeroPadding2D", padding=[10**6, 10**6]), "layer new gives 2000006 x 2000006 x 4 "),
+        (insert("PadChannels", padding=10**9), "layer embedding has 3000000015 weights"),
+        (
+            insert("MaxPooling2D", pool_size=[10**9] * 2, strides=[1, 1], padding="same"),
+            "layer new it takes 144[0-9]{18} operations",
+        ),
+        (declare("conv", dilation_rate=[10**9] * 2, padding="same"), "layer conv it takes "),
+        (widen, "up to its layer wide7 it takes [0-9]+ operations and 21[0-9]{8} numbers"),
+        (
+            declare(
+                "embedding",
+                kernel_initializer=keras.saving.serialize_keras_object(
+                    keras.initializers.Orthogonal()
+                ),
+            ),
+            "it asks for keras.initializers.Orthogonal",
+        ),
+        (declare("embedding", bias_initializer="orthogonal"), "the bias_initializer .*embedding"),
+        (repeat, "layer embedding is out of order, or there twice"),
+        (add_dead_layer, "it lists layers that are not in the network"),
+        (nest, "it asks for models.ImageClassifier"),
+        (lambda layers: layers.reverse(), "is out of order"),
+        (multiply, "its network has 10009 layers and tensors"),
+    ],
+)
+def test_models_larger_than_their_weights_are_refused_unmade(
+    pooled_model, tmp_path, monkeypatch, change, reason
+):
+    models.save_model(pooled_model, tmp_path / "m.keras")
+    rewrite_config(tmp_path / "m.keras", tmp_path / "bad.keras", change)
+    made = []
+    monkeypatch.setattr(
+        keras.Variable, "_deferred_initialize", lambda variable: made.append(variable)
+    )
+    with pytest.raises(UserError, match=rf"bad\.keras: .*refused: .*{reason}"):
+        models.load_model(tmp_path / "bad.keras")
+    assert not made
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (declare("conv", activation="os.system"), r"layer conv: Could not interpret .*os\.system"),
+        (declare("embedding", units="x"), "layer embedding: .*x"),
+    ],
+)
+def test_why_a_layer_cannot_be_made_is_named(pooled_model, tmp_path, change, reason):
+    models.save_model(pooled_model, tmp_path / "m.keras")
+    rewrite_config(tmp_path / "m.keras", tmp_path / "bad.keras", change)
+    with pytest.raises(UserError, match=rf"can be read \({reason}") as error:
+        models.load_model(tmp_path / "bad.keras")
+    assert_one_line(error.value, "bad.keras")
+    assert "deserialized" not in str(error.value)
+
+
+def test_a_refused_model_leaves_nothing_behind(pooled_model, tmp_path):
+    path = tmp_path / "m.keras"
+    models.save_model(pooled_model, path)
+    rewrite_config(path, tmp_path / "bad.keras", declare("embedding", units=10**12))
+    with pytest.raises(UserError, match="refused"):
+        models.load_model(tmp_path / "bad.keras")
+    # Keras makes the variables that are still to be made with the next model's.
+    loaded = models.load_model(path)
+    for variable, expected in zip(loaded.variables, pooled_model.variables, strict=True):
+        np.testing.assert_array_equal(variable, expected)
+
+
+def test_images_of_the_size_that_a_model_names_must_fit(pooled_model, tmp_path):
+    models.save_model(pooled_model, tmp_path / "m.keras")
+    rewrite_model(
+        tmp_path / "m.keras",
+        tmp_path / "bad.keras",
+        lambda config: config["info"].update(image_size=10**6),
+    )
+    with pytest.raises(UserError, match="layer image gives 1000000 x 1000000 x 3 numbers"):
+        models.load_model(tmp_path / "bad.keras")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"class_names": ["a"] * 4}, "class embeddings of shape .5, 3. for 4 classes"),
+        ({"class_names": [1] * 5}, "does not name its classes"),
+        ({"class_names": []}, "does not name its classes"),
+        ({"class_ids": [1, 2]}, "2 class ids for 5 classes"),
+        ({"class_ids": [[]] * 5}, "5 class ids for 5 classes"),
+    ],
+)
+def test_models_whose_classes_do_not_agree_are_refused(pooled_model, tmp_path, change, reason):
+    save_changed(pooled_model, tmp_path / "bad.keras", change)
+    with pytest.raises(UserError, match=rf"bad\.keras: .*{reason}"):
+        models.load_model(tmp_path / "bad.keras")
+
+
+FACTS = {
+    "dataset": "digits", "image_size": 8, "test_resize": 8, "seed": 0, "test_fraction": None,
+    "loss": "inv_corr", "cls_weight": 0.0, "label_smoothing": 0.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"dataset": 5}, {"image_size": 2**14 + 1}, {"image_size": None}, {"test_resize": 4},
+        {"test_resize": 10**9}, {"test_resize": 8.5}, {"seed": -1}, {"test_fraction": "x"},
+        {"loss": ["inv_corr"]}, {"loss": "cross_entropy"}, {"cls_weight": 0.1}, {"cls_weight": {}},
+        {"label_smoothing": float("nan")},
+    ],
+)  # fmt: skip
+def test_facts_that_no_training_stores_are_refused(pooled_model, tmp_path, monkeypatch, wrong):
+    path = tmp_path / "m.keras"
+    monkeypatch.setattr(model_files, "_MAX_OUTPUT", 2**60)
+    save_changed(pooled_model, path, {"info": FACTS})
+    assert evaluation.load_model(path).info == FACTS
+    save_changed(pooled_model, path, {"info": FACTS | wrong})
+    with pytest.raises(UserError, match=rf"m\.keras: its {next(iter(wrong))} is "):
+        evaluation.load_model(path)
+
+
+def test_class_and_file_names_do_not_reach_the_terminal_as_they_are(
+    pooled_model, tmp_path, monkeypatch, capsys
+):
+    save_changed(
+        pooled_model,
+        tmp_path / "m.keras",
+        {"info": FACTS, "class_names": ["\x1b]0;title\x07"] * 5},
+    )
+    write_image("PNG")(tmp_path / "\x1b[2J\t.png", None)
+    argv = ["predict.py", "--model", str(tmp_path / "m.keras"), "--top_k", "1", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(model_files, "_MAX_OUTPUT", 2**60)
+    predict.main()
+    path, prediction = capsys.readouterr().out.removesuffix("\n").split("\t")
+    assert path == str(tmp_path / "?[2J?.png")
+    assert prediction.startswith("?]0;title?: ")
+
+
+def test_a_model_without_facts_is_refused(pooled_model, tmp_path):
+    save_changed(pooled_model, tmp_path / "m.keras", {"info": None})
+    with pytest.raises(UserError, match="its dataset is 'None'"):
+        evaluation.load_model(tmp_path / "m.keras")
+
+
+def test_what_a_foreign_configuration_declares_is_nothing_to_finetuning(pooled_model, tmp_path):
+    path = tmp_path / "own.keras"
+    models.save_model(pooled_model, tmp_path / "m.keras")
+    rewrite_config(tmp_path / "m.keras", path, declare("embedding", units=10**12))
+    assert finetuning.load_weights(pooled_model, str(path)).loaded == 4
+
+
+def test_reading_that_does_not_end_is_stopped(model, tmp_path, monkeypatch):
+    path = tmp_path / "w.weights.h5"
+    models.save_weights(model, path)
+    monkeypatch.setattr("foreign_files.isolation.READ_TIMEOUT", 1e-3)
+    with pytest.raises(UserError, match=r"w\.weights\.h5: .* does not come to an end"):
+        weight_files.read_layers(path)
+
+
+def test_a_process_that_reads_in_vain_says_why_in_one_line(tmp_path):
+    path = tmp_path / "w.weights.h5"
+    path.write_bytes(b"\x89HDF\r\n\x1a\n not HDF5")
+    with pytest.raises(UserError) as error:
+        weight_files.read_layers(path)
+    assert_one_line(error.value, path.name)
+
+
+def chunk_of_many(file):
+    variables = file.create_group("layers/conv/vars")
+    chunks = {"maxshape": (None,), "chunks": (10**9,), "compression": "gzip"}
+    variables.create_dataset("0", (1,), "float32", **chunks)
+
+
+def more_names_than_layers(file):
+    names = ["conv"] * (2**16 + 1)
+    file.attrs.create("layer_names", names, dtype=h5py.string_dtype())
+
+
+def many_names(file):
+    variables = file.create_group("layers/conv/vars")
+    variables.attrs.create("name", ["conv", "conv"], dtype=h5py.string_dtype())
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (chunk_of_many, "far larger arrays"),
+        (more_names_than_layers, "layer_names lists more than 65536 names"),
+        (many_names, "name of conv is not a single one"),
+    ],
+)
+def test_hdf5_that_takes_more_memory_than_it_declares_is_refused(tmp_path, make, reason):
+    with h5py.File(tmp_path / "w.h5", "w", libver="latest") as file:
+        make(file)
+    with pytest.raises(UserError, match=rf"w\.h5: damaged .*{reason}"):
+        weight_files.read_layers(tmp_path / "w.h5")
+
+
+def test_names_that_are_all_the_same_huge_one_are_refused(tmp_path):
+    path = tmp_path / "w.h5"
+    names = ["x" * 2**22, *["y"] * 2000]
+    with h5py.File(path, "w", libver="latest") as file:
+        file.attrs.create("layer_names", names, dtype=h5py.string_dtype())
+    content = path.read_bytes()
+    # Each name is its length, and the address and number of its text.
+    first = content.index(struct.pack("<I", 2**22))
+    while struct.unpack_from("<I", content, first + 16) != (1,):
+        first = content.index(struct.pack("<I", 2**22), first + 1)
+    huge = content[first : first + 16]
+    path.write_bytes(content[:first] + huge * len(names) + content[first + 16 * len(names) :])
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    with pytest.raises(UserError, match=r"w\.h5: damaged"):
+        weight_files.read_layers(path)
+    # In kilobytes, where the names together take eight gigabytes.
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < max(before, 2**20) + 2**16
+
+
+def test_matlab_arrays_are_not_unpacked_before_their_size_is_known(tmp_path):
+    path = tmp_path / "a.mat"
+    scipy.io.savemat(path, {"labels": np.arange(9, dtype=np.uint8)})
+    # The dimensions follow the header of 128 bytes and four tags.
+    content = bytearray(path.read_bytes())
+    assert struct.unpack_from("<ii", content, 160) == (1, 9)
+    struct.pack_into("<i", content, 164, 2**31 - 1)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="labels is declared far larger than the file"):
+        files.read_mat(path, "labels")

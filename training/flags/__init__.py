@@ -1,0 +1,1 @@
+"""Which flags there are, and what of them is refused."""

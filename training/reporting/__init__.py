@@ -1,0 +1,1 @@
+"""What a training reports: epochs, evaluation, result files."""

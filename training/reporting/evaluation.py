@@ -1,0 +1,159 @@
+"""Scores of a classifier on a test set, from one pass over its images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+
+import models
+from training.devices import distribution
+from training.learning.losses import EMBEDDING_LOSSES, output_losses
+from utils import UserError
+
+_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a pass over the test images gave.
+
+    Attributes:
+        scores: Losses and accuracies by name: `loss` (with the regularisation, as Keras logs it),
+            `acc`, `average_acc` (mean over the classes that have test images), `top<k>_acc`, and
+            with two outputs the loss and accuracy of each.
+        class_scores: (images, classes), the greatest is the prediction.
+        labels: (images,) class indices.
+        features: (images, dimensions): the embedding, or a classifier's pooled features.
+    """
+
+    scores: dict[str, float]
+    class_scores: np.ndarray
+    labels: np.ndarray
+    features: np.ndarray | None
+
+
+def load_model(path: str) -> models.ImageClassifier:
+    """Reads a dumped model, with the facts about its training that evaluation needs.
+
+    Raises:
+        UserError: The file cannot be read, or is not one that `learn_classifier.py` wrote.
+    """
+    model = models.load_model(path)
+    info = model.info if isinstance(model.info, dict) else {}
+    outputs = model.named_outputs(model.output)
+
+    def is_number(key: str, least: float, most: float) -> bool:
+        return isinstance(info.get(key), int | float) and least <= info[key] <= most
+
+    def is_integer(key: str, least: float, most: float) -> bool:
+        return isinstance(info.get(key), int) and is_number(key, least, most)
+
+    sized = is_integer("image_size", 1, 2**14)
+    good = {
+        "dataset": isinstance(info.get("dataset"), str),
+        "image_size": sized,
+        # No data set crops less than 7/8 of the smaller side.
+        "test_resize": sized
+        and is_integer("test_resize", info["image_size"], 2 * info["image_size"]),
+        "seed": is_integer("seed", 0, 2**31),
+        "test_fraction": info.get("test_fraction") is None or is_number("test_fraction", 0, 1),
+        "loss": "embedding" not in outputs or info.get("loss") in list(EMBEDDING_LOSSES),
+        "cls_weight": is_number("cls_weight", 0, 1e18)
+        and ("embedding" not in outputs or bool(info["cls_weight"]) == ("prob" in outputs)),
+        "label_smoothing": is_number("label_smoothing", 0, 1),
+    }
+    if wrong := [key for key, is_good in good.items() if not is_good]:
+        raise UserError(
+            f"{path}: its {wrong[0]} is {str(info.get(wrong[0]))[:50]!r}, which no training "
+            "stores; is it a model that learn_classifier.py dumped?"
+        )
+    return model
+
+
+def accuracy(class_scores: np.ndarray, labels: np.ndarray) -> float:
+    """The share of rows of (images, classes) whose first maximum is at the label, in [0, 1]."""
+    return float(np.mean(np.argmax(class_scores, axis=1) == labels))
+
+
+def top_k_accuracy(class_scores: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """The share of rows of (images, classes) where fewer than k classes beat the label's."""
+    own = np.take_along_axis(class_scores, labels[:, None], axis=1)
+    return float(np.mean(np.sum(class_scores > own, axis=1) < k))
+
+
+def average_accuracy(class_scores: np.ndarray, labels: np.ndarray) -> float:
+    """The mean of the classes' accuracies; classes without test images do not count."""
+    hits = np.argmax(class_scores, axis=1) == labels
+    images = np.bincount(labels)
+    return float(np.mean(np.bincount(labels, hits)[images > 0] / images[images > 0]))
+
+
+def evaluate(
+    model, batches, labels: np.ndarray, *, top_k: Sequence[int] = (), features: bool = False
+) -> Evaluation:
+    """Scores an `ImageClassifier` on a test set.
+
+    Args:
+        model: The classifier.
+        batches: The test images as a `PyDataset`, in the order of the labels.
+        labels: (images,) class indices.
+        top_k: Further accuracies among the k best.
+        features: Whether a classifier without an embedding also gives its pooled features.
+    """
+    pooled = features and model.class_embeddings is None
+    outputs = _predict(model, batches, len(labels), pooled=pooled)
+    regularisation = sum(float(ops.convert_to_numpy(loss)) for loss in model.losses)
+    class_scores = ops.convert_to_numpy(model.class_scores(outputs))
+    scores = {
+        "loss": regularisation,
+        "acc": accuracy(class_scores, labels),
+        "average_acc": average_accuracy(class_scores, labels),
+        **{f"top{k}_acc": top_k_accuracy(class_scores, labels, k) for k in top_k},
+    }
+    losses = output_losses(model)
+    for name, (loss, weight) in losses.items():
+        value = _mean_loss(loss, labels, outputs[name])
+        scores["loss"] += weight * value
+        if len(losses) > 1:
+            scores[f"{name}_loss"] = value
+            scores[f"{name}_acc"] = accuracy(
+                ops.convert_to_numpy(model.class_scores({name: outputs[name]})), labels
+            )
+    return Evaluation(
+        scores, class_scores, labels, outputs.get("embedding", outputs.get("features"))
+    )
+
+
+class _Whole(keras.layers.Layer):
+    """Gives every process the whole of a batch, of which each would have its share only."""
+
+    def call(self, inputs):
+        mesh = keras.distribution.distribution().device_mesh
+        layout = keras.distribution.TensorLayout([None] * len(inputs.shape), mesh)
+        return keras.distribution.distribute_tensor(inputs, layout)
+
+
+def _predict(model, batches, num_images, pooled):
+    """The model's outputs as a dictionary of arrays, with the pooled features if asked for."""
+    named = model.named_outputs
+    if pooled:
+        model = keras.Model(
+            model.inputs, {"prob": model.output, "features": model.get_layer("avg_pool").output}
+        )
+    if distribution.in_several_processes():
+        model = keras.Model(model.inputs, keras.tree.map_structure(_Whole(), model.output))
+    outputs = model.predict(batches, verbose=0)
+    # What a last batch was filled up with, so that several devices could share it.
+    outputs = keras.tree.map_structure(lambda output: output[:num_images], outputs)
+    return outputs if pooled else named(outputs)
+
+
+def _mean_loss(loss, labels, outputs):
+    chunks = range(0, len(labels), _CHUNK)  # a data set's targets at once can be gigabytes
+    values = [
+        ops.convert_to_numpy(loss.call(labels[i : i + _CHUNK], outputs[i : i + _CHUNK]))
+        for i in chunks
+    ]
+    return float(np.mean(np.concatenate(values), dtype="float64"))

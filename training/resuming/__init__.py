@@ -1,0 +1,1 @@
+"""How a training survives: snapshots, exact resumption, signals."""

@@ -1,0 +1,82 @@
+"""SIGTERM and SIGINT: a training finishes its step and saves before it ends."""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+
+from utils import UserError
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Interrupted(UserError):
+    """The run ends because a signal asked for it; its status is 128 + the signal's number."""
+
+    prefix = ""
+
+    def __init__(self, received: signal.Signals, details: str):
+        super().__init__(f"interrupted by {received.name}{details}")
+        self.exit_status = 128 + received
+
+
+class StopSignals:
+    """Handles SIGTERM and SIGINT once installed; a second signal ends the program at once.
+
+    Attributes:
+        requested: The signal that asked for the end, if one did.
+        advice: How to go on from the last snapshot, for the message.
+
+    Args:
+        group: The processes that have to end at the same place (`devices.processes.Group`).
+    """
+
+    def __init__(self, group=None):
+        self._group = group
+        self.requested: signal.Signals | None = None
+        self.advice = ""
+        self._deferred = False
+
+    def install(self) -> None:
+        for number in _SIGNALS:
+            signal.signal(number, self._handle)
+
+    def is_due(self) -> bool:
+        """Whether to end here; asked at the same places, in the same order, by all processes."""
+        if self._group:
+            agreed = self._group.stop_here(self.requested)
+            self.requested = agreed or self.requested
+            return agreed is not None
+        return self.requested is not None
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Within it a signal only sets `requested`; whoever works there calls `stop`."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+        if self.requested:
+            self.stop()
+
+    def stop(self, place: str = "") -> None:
+        """Ends the run that a signal asked to end.
+
+        Raises:
+            Interrupted: Always.
+        """
+        raise Interrupted(self.requested, f"{place}{self.advice}")
+
+    def _handle(self, number, frame):
+        if self.requested:
+            os._exit(128 + number)
+        self.requested = signal.Signals(number)
+        if not self._deferred:
+            self.stop()
+        print(
+            f"{self.requested.name}: ending after this step; a second signal ends at once",
+            file=sys.stderr,
+            flush=True,
+        )
