@@ -61,15 +61,16 @@ def main() -> None:
 
     import numpy as np
 
-    from datasets.batches import transforms
+    import resizing
+    from foreign_files import image_files
     from training.reporting import evaluation
 
     model = evaluation.load_model(args.model)
     side, resize = model.info["image_size"], model.info["test_resize"]
     for path in paths:
-        image = transforms.load_rgb(path)
-        size = transforms.resized_size(*image.size, resize)
-        pixels = transforms.center_view(image, size, side)
+        image = image_files.load_rgb(path)
+        size = resizing.resized_size(*image.size, resize)
+        pixels = resizing.center_view(image, size, side)
         _, [scores] = model.classify(pixels[np.newaxis])
         best = np.argsort(-scores, kind="stable")[: args.top_k]
         fields = [str(path), *(f"{model.class_names[i]}: {scores[i]:.4f}" for i in best)]

@@ -26,9 +26,11 @@ import PIL
 from PIL import Image
 
 import datasets
+import resizing
 from datasets.batches import cache, parallel, rng, transforms
 from datasets.batches.sequence import BatchSequence
 from datasets.dataset import Dataset
+from foreign_files import image_files
 from utils import run_script
 
 
@@ -64,7 +66,7 @@ def plain_image(path: str, dataset: Dataset, view: transforms.View, noise) -> np
     """One training image the original's way, with a view drawn before."""
     spec = dataset.spec
     mean, std = np.float32(dataset.mean), np.float32(dataset.std)
-    image = Image.open(path, formats=transforms.FORMATS).convert("RGB")
+    image = Image.open(path, formats=image_files.FORMATS).convert("RGB")
     image = image.resize(view.size, Image.Resampling.BILINEAR)
     pixels = (np.asarray(image, np.float32) - mean) / std
     if view.flip:
@@ -83,14 +85,14 @@ def measure_stages(dataset: Dataset, repeats: int) -> None:
     spec, side = dataset.spec, dataset.image_size
     paths = dataset.train.images
     numbers = range(len(paths))
-    images = [transforms.load_rgb(path) for path in paths]
+    images = [image_files.load_rgb(path) for path in paths]
     random = [rng.generator(0, rng.AUGMENTATION, 0, i) for i in numbers]
     views = [
         transforms.draw_view(draw, *image.size, spec.resize, side)
         for draw, image in zip(random, images, strict=True)
     ]
     resized = [
-        np.array(transforms.resize_region(image, view.size, 0, 0, *view.size))
+        np.array(resizing.resize_region(image, view.size, 0, 0, *view.size))
         for image, view in zip(images, views, strict=True)
     ]
     without = [transforms.View(view.size, view.flip, None, view.crop) for view in views]
@@ -98,12 +100,12 @@ def measure_stages(dataset: Dataset, repeats: int) -> None:
 
     def decode() -> int:
         for path in paths:
-            transforms.load_rgb(path)
+            image_files.load_rgb(path)
         return len(paths)
 
     def resize() -> int:
         for image, view in zip(images, views, strict=True):
-            transforms.resize_region(image, view.size, *view.crop, side, side)
+            resizing.resize_region(image, view.size, *view.crop, side, side)
         return len(paths)
 
     def crop_and_flip() -> int:
@@ -134,7 +136,7 @@ def measure_stages(dataset: Dataset, repeats: int) -> None:
 def measure_plain(dataset: Dataset, batch_size: int, repeats: int) -> tuple[float, float]:
     """The original's way, in one thread."""
     spec, paths = dataset.spec, dataset.train.images
-    sizes = [transforms.image_size(path) for path in paths]
+    sizes = [image_files.image_size(path) for path in paths]
     random = [rng.generator(0, rng.AUGMENTATION, 0, i) for i in range(len(paths))]
     views = [
         transforms.draw_view(draw, *size, spec.resize, spec.image_size)

@@ -5,9 +5,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from datasets.batches import transforms
 from datasets.batches.parallel import map_threads
 from datasets.info import ClassId, Samples
+from foreign_files import image_files
 from utils import UserError
 
 logger = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def no_image_file(path: str) -> str | None:
         if not os.path.isfile(path):
             os.stat(path)
             return f"{path}: is not a file"
-        transforms.image_size(path)
+        image_files.image_size(path)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in a list
         return f"{path}: {getattr(error, 'strerror', None) or error}"
     except UserError as error:
@@ -128,7 +128,7 @@ def no_image_file(path: str) -> str | None:
 def unreadable_image(path: str) -> str | None:
     """What keeps the file from being decoded, or `None`."""
     try:
-        transforms.load_rgb(path)
+        image_files.load_rgb(path)
     except UserError as error:
         return str(error)
     return None

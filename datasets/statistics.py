@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets import checks
-from datasets.batches import transforms
 from datasets.batches.parallel import map_threads
+from foreign_files import image_files
 from utils import UserError, atomic_path
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def of_files(name: str, paths: Sequence[str], kept: Path) -> tuple[Channels, Cha
 
 def _histogram(path: str) -> np.ndarray | UserError:
     try:
-        return np.array(transforms.load_rgb(path).histogram()).reshape(3, 256)
+        return np.array(image_files.load_rgb(path).histogram()).reshape(3, 256)
     except UserError as error:
         return error
 

@@ -11,9 +11,9 @@ import pytest
 
 import foreign_files
 import utils
-from datasets.batches import transforms
 from datasets.sources import files
 from embeddings.hierarchy import read_hierarchy
+from foreign_files import image_files
 from training.resuming import snapshots
 from utils import UserError
 
@@ -161,8 +161,8 @@ READERS = {
     "npz": lambda path: foreign_files.load_npz(path, []),
     "isolated": lambda path: foreign_files.read_isolated("none.py", path, kind="z"),
     "lines": files.read_lines,
-    "image": transforms.load_rgb,
-    "image_size": transforms.image_size,
+    "image": image_files.load_rgb,
+    "image_size": image_files.image_size,
     "hierarchy": read_hierarchy,
     "snapshot": snapshots.read,
 }

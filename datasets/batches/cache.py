@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from datasets.batches import transforms
+import resizing
 from datasets.batches.parallel import map_threads
+from foreign_files import image_files
 from utils import UserError, atomic_path
 
 logger = logging.getLogger(__name__)
@@ -182,7 +183,7 @@ def _digest(content: bytes) -> bytes:
 
 def _can_be_decoded(path: str) -> bool:
     try:
-        transforms.load_rgb(path)
+        image_files.load_rgb(path)
     except UserError:
         return False
     return True
@@ -236,11 +237,11 @@ def _read_sizes(paths: Sequence[str], smaller_side: int | None) -> np.ndarray:
 def _stored_size(path: str, smaller_side: int | None) -> tuple[int, int]:
     """Height and width; 0 if the file is no image."""
     try:
-        width, height = transforms.image_size(path)
+        width, height = image_files.image_size(path)
     except UserError:
         return 0, 0
     if smaller_side is not None:
-        width, height = transforms.resized_size(width, height, smaller_side)
+        width, height = resizing.resized_size(width, height, smaller_side)
     return height, width
 
 
@@ -253,11 +254,11 @@ def _decode_into(pixels: np.ndarray, index: np.ndarray, paths: Sequence[str], na
         if not height:
             return
         try:
-            image = transforms.load_rgb(paths[i])
+            image = image_files.load_rgb(paths[i])
         except UserError:
             return
         target = pixels[starts[i] : starts[i + 1]].reshape(height, width, 3)
-        target[...] = transforms.resize_region(image, (width, height), 0, 0, width, height)
+        target[...] = resizing.resize_region(image, (width, height), 0, 0, width, height)
         index[i, 2] = 1
 
     map_threads(decode, range(len(paths)), f"decoding {name}")

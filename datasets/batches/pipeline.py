@@ -5,9 +5,11 @@ import functools
 import numpy as np
 from PIL import Image
 
+import resizing
 from datasets.batches import rng, transforms
 from datasets.batches.split import Split
 from datasets.info import Augmentation
+from foreign_files import image_files
 
 
 class Pipeline:
@@ -98,13 +100,13 @@ class FilePipeline(Pipeline):
                 view = transforms.draw_view(draw, *size, self._resize, self.image_size)
                 out[i] = transforms.render_view(image, view, self.image_size, draw)
             else:
-                size = transforms.resized_size(*size, self._resize[0])
-                out[i] = transforms.center_view(image, size, self.image_size)
+                size = resizing.resized_size(*size, self._resize[0])
+                out[i] = resizing.center_view(image, size, self.image_size)
 
     def _read(self, sample: int) -> tuple[Image.Image | np.ndarray, tuple[int, int]]:
         """The image and its width and height; an array if it has its final size already."""
         if self._store is None:
-            image = transforms.load_rgb(self._images[sample])
+            image = image_files.load_rgb(self._images[sample])
             return image, image.size
         pixels = self._store[sample]
         if self._store.smaller_side is None:

@@ -22,10 +22,9 @@ from PIL import Image
 import embeddings
 import models
 import predict
-from datasets.batches import transforms
 from datasets.sources import files
 from embeddings.hierarchy import read_hierarchy
-from foreign_files import load_npz, load_pickle
+from foreign_files import image_files, load_npz, load_pickle
 from models import model_files, weight_files
 from training import finetuning
 from training.reporting import evaluation
@@ -96,8 +95,8 @@ KINDS = {
         lambda path, _: path.write_text("".join(f"{i // 2} {i}\n" for i in range(1, 30))),
         lambda path, _: read_hierarchy(path),
     ),
-    "a.jpg": (write_image("JPEG"), lambda path, _: transforms.load_rgb(path)),
-    "a.png": (write_image("PNG"), lambda path, _: transforms.load_rgb(path)),
+    "a.jpg": (write_image("JPEG"), lambda path, _: image_files.load_rgb(path)),
+    "a.png": (write_image("PNG"), lambda path, _: image_files.load_rgb(path)),
     "a.mat": (
         lambda path, _: scipy.io.savemat(path, {"labels": np.arange(9, dtype=np.uint8)}),
         lambda path, _: files.read_mat(path, "labels"),

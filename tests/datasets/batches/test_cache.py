@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import datasets
-from datasets.batches import cache, transforms
+from datasets.batches import cache
+from foreign_files import image_files
 from utils import UsageError, UserError
 
 from ..conftest import write_photo
@@ -74,7 +75,7 @@ def forbid_decoding(monkeypatch):
     def forbidden(path):
         raise AssertionError(f"decoded: {path}")
 
-    monkeypatch.setattr("datasets.batches.transforms.load_rgb", forbidden)
+    monkeypatch.setattr("foreign_files.image_files.load_rgb", forbidden)
 
 
 @pytest.mark.parametrize("mode", ["ram", "disk"])
@@ -116,7 +117,7 @@ def test_interrupted_builds_leave_nothing_wrong(flowers, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("datasets.batches.transforms.resize_region", interrupted)
+        patch.setattr("resizing.resize_region", interrupted)
         with pytest.raises(KeyboardInterrupt):
             load(flowers, "disk")
     assert not cached_files(flowers)
@@ -160,7 +161,7 @@ def test_negative_sizes_are_noticed(flowers):
 
 def test_images_that_became_readable_are_decoded(flowers, monkeypatch):
     expected = all_images(load(flowers, "disk", cache_dir=flowers.parent / "other"))
-    decode = transforms.load_rgb
+    decode = image_files.load_rgb
 
     def unreliable(path):
         if path.endswith("00003.jpg"):
@@ -168,7 +169,7 @@ def test_images_that_became_readable_are_decoded(flowers, monkeypatch):
         return decode(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(transforms, "load_rgb", unreliable)
+        patch.setattr(image_files, "load_rgb", unreliable)
         for _ in range(2):
             with pytest.raises(UserError, match="1 of 9 images cannot be used"):
                 load(flowers, "disk")
@@ -192,14 +193,14 @@ def test_parts_of_killed_builds_are_removed(flowers):
 
 def test_two_runs_may_build_at_once(flowers):
     code = f"""
-import datasets, datasets.batches.transforms as transforms, time, pathlib
-decode = transforms.load_rgb
+import datasets, foreign_files.image_files as image_files, time, pathlib
+decode = image_files.load_rgb
 def counted(path):
     with open({str(flowers.parent / "decoded")!r}, "a") as file:
         file.write("x")
     time.sleep(0.05)
     return decode(path)
-transforms.load_rgb = counted
+image_files.load_rgb = counted
 dataset = datasets.load_dataset("Flowers", {str(flowers)!r}, image_size=32, cache="disk",
                                 cache_dir={str(flowers.parent / "cache")!r})
 print(sum(int(dataset.train.store[i].sum()) for i in range(6)))
