@@ -51,7 +51,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="C",
         help="classes, one `ID NAME` per line, in the order of the rows (default: all leaves, "
         "sorted); with --wordnet `ID NAME [NOUN]`, where NOUN names another noun or a sense of "
-        "it as in seal#2",
+        "it as in seal#2; a tab ends an ID or NAME with spaces",
     )
     parser.add_argument(
         "--method",
@@ -110,29 +110,27 @@ def _check_unused(args: argparse.Namespace, parser: argparse.ArgumentParser) -> 
                 raise utils.UsageError(f"--{flag} does nothing without --out; leave it out")
 
 
-def listed_classes(path: str, str_ids: bool) -> tuple[list[int] | list[str], list[str | None]]:
+def listed_classes(
+    path: str, hierarchy: "Hierarchy", str_ids: bool
+) -> tuple[list[int] | list[str], list[str | None]]:
     """The ids of a class list and the names; a name is `None` where a line has only an id.
 
     Raises:
-        UserError: The file cannot be read, is empty, or an id is not an integer.
+        UserError: The file cannot be read or is empty, or a line is no class of the hierarchy.
     """
-    names = datasets.read_class_list(path)
-    if str_ids:
-        return list(names), list(names.values())
-    ids = []
-    for class_id in names:
-        try:
-            ids.append(int(class_id))
-        except ValueError:
-            raise utils.UserError(
-                f"{path}: the id {class_id!r} is not an integer; give --str_ids for string ids"
-            ) from None
-    return ids, list(names.values())
+    kind = str if str_ids else int
+    known = {str(node): node for node in hierarchy.heights if isinstance(node, kind)}
+    try:
+        found = datasets.read_class_list(path).match(known, "the hierarchy")
+    except utils.UserError as error:
+        hint = "" if str_ids else " (its ids are integers; give --str_ids for string ids)"
+        raise utils.UserError(f"--class_list {error}{hint}") from None
+    return list(found), list(found.values())
 
 
 def compute(args: argparse.Namespace) -> None:
     """Does with `--hierarchy` what `--out`, `--plot` and `--show` ask for."""
-    from embeddings.hierarchy import read_hierarchy
+    from embeddings.hierarchy_files import read_hierarchy
 
     hierarchy = read_hierarchy(args.hierarchy, is_a=args.is_a, str_ids=args.str_ids)
     if args.out:
@@ -146,7 +144,7 @@ def save(hierarchy: "Hierarchy", args: argparse.Namespace) -> None:
     from embeddings.solvers import solve
 
     if args.class_list:
-        class_ids, names = listed_classes(args.class_list, args.str_ids)
+        class_ids, names = listed_classes(args.class_list, hierarchy, args.str_ids)
     else:
         class_ids = hierarchy.leaves
         names = [None] * len(class_ids)
@@ -182,18 +180,20 @@ def convert(args: argparse.Namespace) -> None:
 
 def make_tree(args: argparse.Namespace) -> None:
     """Writes the tree that WordNet has for the nouns of `--class_list` as `--out`."""
-    from embeddings.hierarchy import format_tree
+    from embeddings.hierarchy_files import format_tree
     from embeddings.wordnet import WordNet, describe_senses, noun_tree
 
     nouns = {}
-    for class_id, name in datasets.read_class_list(args.class_list).items():
-        words = (name or class_id).split()
-        nouns[class_id] = (words[0], words[-1])
+    for class_id, *words in datasets.read_class_list(args.class_list).fields():
         if len(words) > 2:
             raise utils.UserError(
-                f"{args.class_list}: class {class_id}: expected `ID NAME [NOUN]`; join the words "
-                "of a name by underscores"
+                f"{args.class_list}: class {class_id}: expected `ID NAME [NOUN]`; separate "
+                "these by tabs, or join the words of a name by underscores"
             )
+        if class_id in nouns:
+            raise utils.UserError(f"{args.class_list}: class {class_id} is listed more than once")
+        words = words or [class_id]
+        nouns[class_id] = (words[0], words[-1].replace(" ", "_"))
     wordnet = WordNet(args.wordnet)
     hierarchy = noun_tree(wordnet, nouns)
     if args.out:

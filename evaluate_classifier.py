@@ -98,7 +98,7 @@ def main() -> None:
     import keras
 
     from embeddings.evaluation import hierarchical_scores
-    from embeddings.hierarchy import read_hierarchy
+    from embeddings.hierarchy_files import read_hierarchy
     from training.reporting import evaluation, report
 
     hierarchy = None

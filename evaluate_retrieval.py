@@ -82,7 +82,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     Raises:
         UserError: A file is damaged, or classes are not in the hierarchy.
     """
-    from embeddings.hierarchy import read_hierarchy
+    from embeddings.hierarchy_files import read_hierarchy
     from embeddings.retrieval import retrieval_scores
 
     hierarchy = read_hierarchy(args.hierarchy, is_a=args.is_a, str_ids=args.str_ids)

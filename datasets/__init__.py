@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 from datasets.info import CACHE_MODES, DatasetSpec
 from datasets.registry import check_dataset, dataset_names, load_dataset
-from datasets.sources.files import read_class_list
+from datasets.sources.class_lists import ClassList, read_class_list
 
 __all__ = [
     "CACHE_MODES",
+    "ClassList",
     "DatasetSpec",
     "check_dataset",
     "dataset_names",

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
+    from datasets.sources.class_lists import ClassList
+
 ClassId = int | str
 # Where decoded images are kept; see `datasets.load_dataset`.
 CACHE_MODES = ("auto", "none", "ram", "disk")
@@ -115,7 +117,7 @@ class DatasetSpec:
         std: Channel standard deviations, likewise.
         channel_order: `"rgb"` or `"bgr"`: what the network sees. Images and batches are RGB.
         samples_per_class: N of `-subN`, `None` for all.
-        class_list: Ids of the classes to use, in their order, as text; `None` for all, sorted.
+        class_list: The classes to use, in their order; `None` for all, sorted.
         test_fraction: Share of each class that is drawn for testing, where there is no split.
         seed: Draws the subset and the test images.
     """
@@ -131,6 +133,6 @@ class DatasetSpec:
     std: tuple[float, float, float] | None
     channel_order: str = "rgb"
     samples_per_class: int | None = None
-    class_list: tuple[str, ...] | None = None
+    class_list: ClassList | None = None
     test_fraction: float | None = None
     seed: int = 0

@@ -79,15 +79,11 @@ def _ids(samples: Samples) -> set[ClassId]:
 
 def _listed_ids(spec: DatasetSpec, train: Samples, test: Samples) -> list[ClassId]:
     """The ids of `--class_list`, in its order, as the data set has them."""
-    known = _ids(train) | _ids(test)
-    by_text = {str(class_id): class_id for class_id in known}
-    unknown = [text for text in spec.class_list if text not in by_text]
-    if unknown:
-        raise UserError(
-            f"--class_list: {len(unknown)} ids are no classes of {spec.name}, first {unknown[0]}; "
-            f"its ids are like {', '.join(map(str, sorted(known)[:3]))}"
-        )
-    return [by_text[text] for text in spec.class_list]
+    known = {str(class_id): class_id for class_id in sorted(_ids(train) | _ids(test))}
+    try:
+        return list(spec.class_list.match(known, spec.name))
+    except UserError as error:
+        raise UserError(f"--class_list {error}") from None
 
 
 def _of_classes(samples: Samples, ids: list[ClassId]) -> Samples:

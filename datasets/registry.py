@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from datasets.info import CACHE_MODES, DatasetInfo, DatasetSpec
 from datasets.sources import cars, cifar, cub, digits, flowers, folder, mit67
-from datasets.sources.files import exists, read_class_list
+from datasets.sources.class_lists import ClassList, read_class_list
+from datasets.sources.files import exists
 from utils import UsageError, UserError, nearest_names
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def check_dataset(
         name=canonical,
         info=info,
         root=root,
-        num_classes=info.num_classes if classes is None else len(classes),
+        num_classes=info.num_classes if classes is None else classes.count,
         image_size=crop,
         resize=resize,
         test_resize=test_resize,
@@ -234,11 +235,11 @@ def _check_root(info: DatasetInfo, data_root: str | os.PathLike | None) -> Path 
     raise UsageError(f"--data_root {root}: {nearest} is missing; {info.name} needs {expected}")
 
 
-def _listed_classes(path: str | os.PathLike) -> tuple[str, ...]:
+def _listed_classes(path: str | os.PathLike) -> ClassList:
     try:
-        ids = tuple(read_class_list(path))
+        classes = read_class_list(path)
     except UserError as error:
         raise UsageError(f"--class_list {error}") from None
-    if len(ids) < 2:
+    if len(classes.lines) < 2:
         raise UsageError(f"--class_list {path}: expected at least two classes, one per line")
-    return ids
+    return classes

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from foreign_files import load_npz, load_pickle
+from foreign_files.lines import same_name
 from utils import UsageError, UserError, atomic_path
 
 _HIERARCHY = "hierarchy:"
@@ -85,8 +86,8 @@ def class_embeddings(
     from embeddings.hierarchy import listing
 
     embedding = load_embedding(spec)
-    rows = {str(class_id): row for row, class_id in enumerate(embedding.class_ids)}
-    wanted = [str(class_id) for class_id in class_ids]
+    rows = {same_name(str(class_id)): row for row, class_id in enumerate(embedding.class_ids)}
+    wanted = [same_name(str(class_id)) for class_id in class_ids]
     names = list(class_names) if class_names is not None else [""] * len(wanted)
     missing = [
         f"{class_id} ({name})" if name and name != class_id else class_id
@@ -213,11 +214,11 @@ def _id_array(class_ids: Sequence[int | str]) -> np.ndarray:
 
 
 def _from_hierarchy(path: str, class_ids: Sequence[int | str]) -> np.ndarray:
-    from embeddings.hierarchy import read_hierarchy
+    from embeddings.hierarchy_files import read_hierarchy
     from embeddings.solvers import unitsphere
 
     str_ids = any(isinstance(class_id, str) for class_id in class_ids)
-    ids = [str(i) if str_ids else int(i) for i in class_ids]
+    ids = [same_name(str(i)) if str_ids else int(i) for i in class_ids]
     hierarchy = read_hierarchy(path, is_a=None, str_ids=str_ids)
     try:
         return unitsphere(hierarchy.dissimilarity(ids))

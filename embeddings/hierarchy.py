@@ -13,14 +13,11 @@ Definitions (spec §5; Barz and Denzler, WACV 2019, arXiv 1809.09924):
 """
 
 import hashlib
-import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from pathlib import Path
 
 import networkx as nx
 import numpy as np
 
-from foreign_files import check_regular
 from utils import UserError, nearest_names
 
 ClassId = int | str
@@ -240,135 +237,3 @@ class Hierarchy:
 
         asked = np.array([column[class_id] for class_id in class_ids])
         return list(row), distances[:, asked], lcs[np.ix_(asked, asked)]
-
-
-def read_hierarchy(
-    path: str | os.PathLike, *, is_a: bool | None = False, str_ids: bool = False
-) -> Hierarchy:
-    """Reads a taxonomy from a file of pairs, or of one node per line indented below its parent.
-
-    Empty lines and lines that begin with `#` are skipped. A file in which a line is indented more
-    than the first one is an indented tree; its lines are `id: name`, or only a name, which then is
-    the id too. All other files have two ids per line, separated by white space.
-
-    Args:
-        path: The file, in UTF-8.
-        is_a: Pairs are `child parent` instead of `parent child`. `None` finds out by trying which
-            of the two has a single root.
-        str_ids: Ids are strings. Otherwise they are integers; names without an id stay strings.
-
-    Raises:
-        UserError: The file cannot be read or is no taxonomy; the message has file and line.
-    """
-    path = Path(path)
-    check_regular(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file in UTF-8") from None
-    lines = [
-        (number, line.rstrip())
-        for number, line in enumerate(text.splitlines(), start=1)
-        if line.strip() and not line.lstrip().startswith("#")
-    ]
-    try:
-        indents = [len(line) - len(line.lstrip()) for _, line in lines]
-        if any(indent > indents[0] for indent in indents):
-            return Hierarchy(*_parse_tree(lines, str_ids))
-        pairs = _parse_pairs(lines, str_ids)
-        if is_a is None:
-            is_a = _looks_like_is_a(pairs)
-        return Hierarchy((b, a) for a, b in pairs) if is_a else Hierarchy(pairs)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-
-
-def format_tree(hierarchy: Hierarchy) -> str:
-    """A tree in the indented form that `read_hierarchy` reads, four spaces per level.
-
-    Raises:
-        UserError: A node has several parents, which this form cannot express.
-    """
-    if not hierarchy.is_tree:
-        raise UserError("only a tree has an indented form; this hierarchy has shared children")
-    lines = []
-    stack = [hierarchy.root]
-    while stack:
-        node = stack.pop()
-        name = hierarchy.names[node]
-        label = name if name == node else f"{node}: {name}"
-        lines.append("    " * (hierarchy.depths[node] - 1) + label + "\n")
-        stack.extend(reversed(hierarchy.children(node)))
-    return "".join(lines)
-
-
-def _parse_id(text: str, number: int, str_ids: bool) -> ClassId:
-    if str_ids:
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        raise UserError(
-            f"line {number}: the id {text!r} is not an integer; give --str_ids for string ids"
-        ) from None
-
-
-def _parse_pairs(lines: list[tuple[int, str]], str_ids: bool) -> list[tuple[ClassId, ClassId]]:
-    pairs = []
-    for number, line in lines:
-        tokens = line.split()
-        if len(tokens) != 2:
-            raise UserError(
-                f"line {number}: expected two ids separated by a space, found {line.strip()[:60]!r}"
-            )
-        first, second = (_parse_id(token, number, str_ids) for token in tokens)
-        pairs.append((first, second))
-    return pairs
-
-
-def _looks_like_is_a(pairs: list[tuple[ClassId, ClassId]]) -> bool:
-    firsts, seconds = {first for first, _ in pairs}, {second for _, second in pairs}
-    return len(firsts - seconds) != 1 and len(seconds - firsts) == 1
-
-
-def _parse_tree(
-    lines: list[tuple[int, str]], str_ids: bool
-) -> tuple[list[tuple[ClassId, ClassId]], dict[ClassId, str]]:
-    edges: list[tuple[ClassId, ClassId]] = []
-    names: dict[ClassId, str] = {}
-    first_line: dict[ClassId, int] = {}
-    open_nodes: list[tuple[int, ClassId]] = []  # the way from the root to the last line's node
-    for number, line in lines:
-        indent = len(line) - len(line.lstrip())
-        if line[:indent].strip(line[0]):
-            raise UserError(f"line {number}: indented by tabs and spaces; use only one of them")
-        head, colon, name = line.strip().partition(": ")
-        if colon and not any(c.isspace() for c in head):
-            node = _parse_id(head, number, str_ids)
-            name = name.strip()
-        else:
-            node = name = line.strip()
-        if node in first_line:
-            raise UserError(
-                f"line {number}: {node} is on line {first_line[node]} already; a node below "
-                "several parents needs a file of `parent child` lines"
-            )
-        first_line[node] = number
-        names[node] = name
-
-        last_indent = None
-        while open_nodes and open_nodes[-1][0] >= indent:
-            last_indent = open_nodes.pop()[0]
-        if last_indent not in (None, indent):
-            raise UserError(f"line {number}: indented unlike any line above that it could follow")
-        if open_nodes:
-            edges.append((open_nodes[-1][1], node))
-        elif number != lines[0][0]:
-            raise UserError(
-                f"line {number}: {node} is a second root beside {lines[0][1].strip()!r}; "
-                "indent all lines but the first"
-            )
-        open_nodes.append((indent, node))
-    return edges, names

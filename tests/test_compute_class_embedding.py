@@ -150,10 +150,10 @@ def test_a_mistake_in_the_arguments_is_one_line_and_status_2(run, args, message)
     [
         (["--hierarchy", "is_a.txt"], "is_a.txt: the hierarchy has 3 roots"),
         (["--hierarchy", "classes.txt"], "classes.txt: line 1: the id 'nine' is not an integer"),
-        (["--hierarchy", "pairs.txt", "--class_list", "bad.txt"], "not in the hierarchy: 1"),
+        (["--hierarchy", "pairs.txt", "--class_list", "bad.txt"], "no class of the hierarchy: '1'"),
         (
             ["--hierarchy", "pairs.txt", "--class_list", "text.txt"],
-            "the id 'root' is not an integer",
+            "'root'; its ids are like 9, 4, 2 (its ids are integers; give --str_ids",
         ),
         (["--hierarchy", "mixed.txt"], "leaf 'b' has no id, but others have"),
         (["--from_pickle", "tree.txt"], "tree.txt: damaged or not a pickle"),

@@ -12,7 +12,7 @@ import pytest
 import foreign_files
 import utils
 from datasets.sources import files
-from embeddings.hierarchy import read_hierarchy
+from embeddings.hierarchy_files import read_hierarchy
 from foreign_files import image_files
 from training.resuming import snapshots
 from utils import UserError

@@ -49,25 +49,6 @@ def read_lines(path: str | os.PathLike) -> list[str]:
         raise UserError(f"{path}: not a text file in UTF-8") from None
 
 
-def read_class_list(path: str | os.PathLike) -> dict[str, str | None]:
-    """The classes in a file of lines `ID [NAME]`: their names by id, in the order of the lines.
-
-    A name may contain spaces; of a line with only an id it is `None`.
-
-    Raises:
-        UserError: The file cannot be read, is no UTF-8 text, lists no class or one twice.
-    """
-    names = {}
-    for line in filter(None, read_lines(path)):
-        class_id, *name = line.split(None, 1)
-        if class_id in names:
-            raise UserError(f"{path}: class {class_id} is listed more than once")
-        names[class_id] = name[0] if name else None
-    if not names:
-        raise UserError(f"{path}: lists no classes; expected lines that begin with an id")
-    return names
-
-
 def read_mat(
     path: str | os.PathLike, *variables: str, optional: tuple[str, ...] = ()
 ) -> dict[str, np.ndarray]:

@@ -156,16 +156,8 @@ def test_class_list_of_arrays(cifar_100, tmp_path):
 )
 def test_wrong_class_lists(flowers, tmp_path, content, message):
     (tmp_path / "classes.txt").write_text(content)
-    with pytest.raises(UsageError, match=rf"--class_list .*classes\.txt: {message}"):
+    with pytest.raises(UsageError, match=rf"--class_list .*classes\.txt(:3)?: {message}"):
         datasets.check_dataset("Flowers", flowers, class_list=tmp_path / "classes.txt")
-
-
-def test_class_lists_name_their_classes(tmp_path):
-    (tmp_path / "classes.txt").write_text(
-        "\ufeff2 Löwe\n\n1   Blue  whale \nn3\n", encoding="utf-8"
-    )
-    names = datasets.read_class_list(tmp_path / "classes.txt")
-    assert list(names.items()) == [("2", "Löwe"), ("1", "Blue  whale"), ("n3", None)]
 
 
 def test_class_lists_that_cannot_be_read(flowers, tmp_path):
@@ -178,7 +170,9 @@ def test_class_lists_that_cannot_be_read(flowers, tmp_path):
 
 def test_unknown_classes_in_a_class_list(flowers, tmp_path):
     (tmp_path / "classes.txt").write_text("1\n2\n77\n")
-    with pytest.raises(UserError, match=r"1 ids are no classes of Flowers, first 77.*like 1, 2, 3"):
+    with pytest.raises(
+        UserError, match=r"classes\.txt:3: 1 lines name no class of Flowers: '77'.*like 1, 2, 3"
+    ):
         load(flowers, class_list=tmp_path / "classes.txt")
 
 

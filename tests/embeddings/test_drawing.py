@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from embeddings.drawing import plot, show
-from embeddings.hierarchy import Hierarchy, read_hierarchy
+from embeddings.hierarchy import Hierarchy
+from embeddings.hierarchy_files import read_hierarchy
 from utils import UserError
 
 TAXONOMIES = Path(__file__).parents[2] / "embeddings" / "taxonomies"

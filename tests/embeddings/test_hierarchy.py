@@ -4,7 +4,8 @@ import random
 import numpy as np
 import pytest
 
-from embeddings.hierarchy import Hierarchy, format_tree, read_hierarchy
+from embeddings.hierarchy import Hierarchy
+from embeddings.hierarchy_files import format_tree, read_hierarchy
 from utils import UserError
 
 # 0 ─┬─ 1 ─┬─ 3

@@ -8,7 +8,7 @@ import pytest
 
 import compute_class_embedding
 from embeddings import load_embedding
-from embeddings.hierarchy import read_hierarchy
+from embeddings.hierarchy_files import read_hierarchy
 
 ROOT = Path(__file__).parents[2]
 TAXONOMIES = ROOT / "embeddings" / "taxonomies"

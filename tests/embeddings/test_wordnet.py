@@ -1,6 +1,6 @@
 import pytest
 
-from embeddings.hierarchy import format_tree
+from embeddings.hierarchy_files import format_tree
 from embeddings.wordnet import WordNet, describe_senses, noun_tree
 from utils import UserError
 

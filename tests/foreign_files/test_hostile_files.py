@@ -23,7 +23,7 @@ import embeddings
 import models
 import predict
 from datasets.sources import files
-from embeddings.hierarchy import read_hierarchy
+from embeddings.hierarchy_files import read_hierarchy
 from foreign_files import image_files, load_npz, load_pickle
 from models import model_files, weight_files
 from training import finetuning
