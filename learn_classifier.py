@@ -57,6 +57,7 @@ def build_classifier(args: Namespace, dataset):
             "image_size": args.image_size,
             "test_resize": dataset.spec.test_resize,
             "seed": args.seed,
+            "split_seed": args.split_seed,
             "test_fraction": args.test_fraction,
             "loss": args.loss or "cross_entropy",
             "cls_weight": args.cls_weight,
@@ -71,7 +72,7 @@ def build_classifier(args: Namespace, dataset):
 def check_images(args: Namespace) -> int:
     """Decodes every image of the data set and lists the bad ones; the exit status, 1 if any."""
     options = arguments.loading_options(args) | {"check_files": False}
-    dataset = datasets.load_dataset(args.dataset, args.data_root, seed=args.seed, **options)
+    dataset = datasets.load_dataset(args.dataset, args.data_root, **options)
     bad = dataset.check_images()
     total = len(dataset.train) + len(dataset.test)
     print("\n".join([*bad, f"{dataset.name}: {len(bad)} of {total} images cannot be read"]))
@@ -139,9 +140,7 @@ def train(args: Namespace, loaded, stop, devices) -> None:
     from training.resuming import saving
 
     # ---------------------------------------------------------------- data
-    dataset = datasets.load_dataset(
-        args.dataset, args.data_root, seed=args.seed, **arguments.loading_options(args)
-    )
+    dataset = datasets.load_dataset(args.dataset, args.data_root, **arguments.loading_options(args))
     args.cache = dataset.cache  # of `auto`, what it came to
     arguments.check_top_k(args.top_k_acc, len(dataset.class_names))
     reading = {
@@ -157,7 +156,9 @@ def train(args: Namespace, loaded, stop, devices) -> None:
         parts=args.accumulate_steps,
         **reading,
     )
-    test_batches = dataset.test_batches(args.val_batch_size, multiple=args.gpus, **reading)
+    judging = {"batch_size": args.val_batch_size, "multiple": args.gpus, **reading}
+    val_batches = dataset.validation_batches(**judging)
+    test_batches = dataset.test_batches(**judging)
     images_per_epoch = len(dataset.train) * dataset.train_repeats
     if args.accumulate_steps > 1:
         filled = -(-images_per_epoch // multiple) * multiple
@@ -169,6 +170,7 @@ def train(args: Namespace, loaded, stop, devices) -> None:
     model = build_classifier(args, dataset)
     print(
         f"{dataset.name}: {len(dataset.train)} training images, {images_per_epoch} per epoch, "
+        f"{f'{len(dataset.validation)} validation and ' if dataset.validation else ''}"
         f"{len(dataset.test)} test images, {len(dataset.class_names)} classes\n"
         f"{args.architecture}: {report.count_parameters(model)['trainable']:,} trainable "
         f"parameters, on {report.describe_devices(devices)}",
@@ -192,10 +194,10 @@ def train(args: Namespace, loaded, stop, devices) -> None:
     if devices.group:
         processes.check_same_data(devices.group, keeping["data"])
     seconds = 0.0
-    with datasets.reading_errors(train_batches, test_batches):
+    with datasets.reading_errors(train_batches, val_batches, test_batches):
         with stop.deferred():
             if args.finetune and not (loaded and loaded.snapshot.phase == snapshots.ALL_LAYERS):
-                batches = (train_batches, test_batches)
+                batches = (train_batches, val_batches)
                 seconds = finetuning.train_new_layers(
                     args, model, batches, images_per_epoch, loaded, show_bar, **keeping
                 )
@@ -213,7 +215,7 @@ def train(args: Namespace, loaded, stop, devices) -> None:
             fitting.fit(
                 model,
                 train_batches,
-                test_batches,
+                val_batches,
                 epochs=args.epochs,
                 progress=progress,
                 verbose=int(show_bar),
@@ -228,7 +230,7 @@ def train(args: Namespace, loaded, stop, devices) -> None:
             features=processes.as_first(devices.group, bool(args.feature_dump)),
         )
     best = history.best_epoch(arguments.accuracy_name(args))
-    print(report.final_lines(result.scores, best))
+    print(report.final_lines(result, best, report.selected_on(args)))
 
     # ---------------------------------------------------------------- dump
     if args.model_dump:
@@ -238,7 +240,13 @@ def train(args: Namespace, loaded, stop, devices) -> None:
     if args.feature_dump:
         report.write_features(args.feature_dump, result, dataset)
     if args.log_dir:
-        report.write_result(args, model, dataset, result.scores, best, progress.seconds, devices)
+        report.write_predictions(
+            f"{args.log_dir}/predictions.csv",
+            dataset.image_names(dataset.test),
+            result,
+            dataset.class_names,
+        )
+        report.write_result(args, model, dataset, result, best, progress.seconds, devices)
 
 
 if __name__ == "__main__":

@@ -71,9 +71,7 @@ def describe(args: Namespace) -> str:
 
 def load_dataset(args: Namespace):
     """The data set that the arguments name."""
-    return datasets.load_dataset(
-        args.dataset, args.data_root, seed=args.seed, **arguments.loading_options(args)
-    )
+    return datasets.load_dataset(args.dataset, args.data_root, **arguments.loading_options(args))
 
 
 class ConstantBatch(keras.utils.PyDataset):

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from datasets.info import CACHE_MODES, DatasetSpec
+from datasets.info import CACHE_MODES, DatasetSpec, Validation
 from datasets.registry import check_dataset, dataset_names, load_dataset
 from datasets.sources.class_lists import ClassList, read_class_list
 
@@ -11,6 +11,7 @@ __all__ = [
     "CACHE_MODES",
     "ClassList",
     "DatasetSpec",
+    "Validation",
     "check_dataset",
     "dataset_names",
     "load_dataset",

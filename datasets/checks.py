@@ -13,7 +13,7 @@ from utils import UserError
 logger = logging.getLogger(__name__)
 
 
-ROLES = {"train": "training", "test": "test"}
+ROLES = {"train": "training", "validation": "validation", "test": "test"}
 
 
 def check_lists(name: str, samples: Mapping[str, Samples]) -> None:

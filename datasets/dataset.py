@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ class Dataset:
         train: Training images; listed, but neither checked nor cached, if only the test images
             were asked for.
         test: Test images; likewise.
+        validation: Training images that are held out to select on, `None` if none are.
         train_repeats: How often an epoch goes through the training images; above 1 only for a
             subset, so that the iterations per epoch stay about constant.
         cache_dir: Where decoded images on disk and computed statistics are kept.
@@ -46,6 +48,7 @@ class Dataset:
     train_repeats: int
     cache_dir: Path
     cache: str = "none"
+    validation: Split | None = None
     skipped: list[str] = field(default_factory=list)
 
     @property
@@ -104,7 +107,15 @@ class Dataset:
         """
         if isinstance(self.train.images, np.ndarray):
             return []
-        return list(checks.find_unreadable([*self.train.images, *self.test.images]).values())
+        splits = [split for split in (self.train, self.validation, self.test) if split]
+        paths = [path for split in splits for path in split.images]
+        return list(checks.find_unreadable(paths).values())
+
+    def image_names(self, split: Split) -> list[str]:
+        """The paths of a split's images under the root; of images in arrays their positions."""
+        if isinstance(split.images, np.ndarray):
+            return [str(i) for i in range(len(split))]
+        return [os.path.relpath(path, self.spec.root) for path in split.images]
 
     def counts(self) -> dict[str, int]:
         """Numbers of classes and images, for reports."""
@@ -115,6 +126,7 @@ class Dataset:
             "train_images_per_class_min": int(per_class.min()),
             "train_images_per_class_max": int(per_class.max()),
             "train_repeats": self.train_repeats,
+            **({"validation_images": len(self.validation)} if self.validation else {}),
             "test_images": len(self.test),
             "skipped_images": len(self.skipped),
         }
@@ -169,6 +181,16 @@ class Dataset:
         reading = {"workers": workers, "queue_size": queue_size}
         reading |= {"label_keys": label_keys, "multiple": multiple, "share": share}
         return self._batches(self.test, batch_size, reading, {"seed": 0, "train": False})
+
+    def validation_batches(self, batch_size: int, **options) -> BatchSequence:
+        """What an epoch is judged by: the validation images or, without them, the test images.
+
+        Args:
+            batch_size: Images per batch.
+            **options: As for `test_batches`.
+        """
+        judged = replace(self, test=self.validation or self.test)
+        return judged.test_batches(batch_size, **options)
 
     def _batches(self, split, batch_size, reading, options) -> BatchSequence:
         from datasets.batches.pipeline import ArrayPipeline, FilePipeline

@@ -62,6 +62,19 @@ class Content:
 
 
 @dataclass(frozen=True)
+class Validation:
+    """Training images held out to select on: a share of each class, or one of several folds.
+
+    Attributes:
+        fraction: The share, in (0, 1); `None` for a fold.
+        fold: Number of the fold from 1, and how many there are.
+    """
+
+    fraction: float | None = None
+    fold: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
 class DatasetInfo:
     """A data set as its file describes it.
 
@@ -119,7 +132,8 @@ class DatasetSpec:
         samples_per_class: N of `-subN`, `None` for all.
         class_list: The classes to use, in their order; `None` for all, sorted.
         test_fraction: Share of each class that is drawn for testing, where there is no split.
-        seed: Draws the subset and the test images.
+        validation: Which training images are held out for validation, `None` for none.
+        split_seed: Draws the subset, the test images of a folder and the validation images.
     """
 
     name: str
@@ -135,4 +149,5 @@ class DatasetSpec:
     samples_per_class: int | None = None
     class_list: ClassList | None = None
     test_fraction: float | None = None
-    seed: int = 0
+    validation: Validation | None = None
+    split_seed: int = 0

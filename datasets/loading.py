@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets import checks
+from datasets import checks, validation
 from datasets.batches import cache, rng
 from datasets.batches.split import Split
 from datasets.dataset import Dataset
@@ -59,14 +59,20 @@ def load(
     )
     if spec.samples_per_class is not None and content.repeats is None:
         _draw_subset(dataset)
+    if spec.validation:
+        dataset.train, dataset.validation = validation.draw(spec, dataset.train)
+        checks.warn_of_absent(
+            spec.name, _absent(dataset, dataset.train, dataset.validation), "validation"
+        )
     if isinstance(dataset.train.images, np.ndarray):
-        for split in (dataset.train, dataset.test):
+        for split in filter(None, (dataset.train, dataset.validation, dataset.test)):
             split.images = _resize_arrays(split.images, spec.image_size)
     elif check_files:
+        read = [*splits, "validation"] if dataset.validation and "train" in splits else splits
         _leave_out(
-            dataset, splits, lambda split: checks.find_no_images(split.images), skip_bad_images
+            dataset, read, lambda split: checks.find_no_images(split.images), skip_bad_images
         )
-        _fill_cache(dataset, splits, cache_mode, skip_bad_images)
+        _fill_cache(dataset, read, cache_mode, skip_bad_images)
         if "train" in splits:
             # Where they are computed, that reads all images; better now than amid a training.
             _ = dataset.mean
@@ -100,6 +106,12 @@ def _index(samples: Samples, ids: list[ClassId]) -> Split:
     return Split(samples.images, np.array(labels, np.int64))
 
 
+def _absent(dataset: Dataset, among: Split, split: Split) -> set[ClassId]:
+    """The classes of one split that another has no image of."""
+    missing = set(among.labels.tolist()) - set(split.labels.tolist())
+    return {dataset.class_ids[label] for label in missing}
+
+
 def _draw_subset(dataset: Dataset) -> None:
     """Takes the images of a `-subN` name and repeats them.
 
@@ -110,7 +122,7 @@ def _draw_subset(dataset: Dataset) -> None:
     chosen, smallest = [], wanted
     for label in np.unique(train.labels):
         members = np.flatnonzero(train.labels == label)
-        order = rng.generator(spec.seed, rng.SUBSET, position=int(label)).permutation(members)
+        order = rng.generator(spec.split_seed, rng.SUBSET, position=int(label)).permutation(members)
         chosen.append(order[:wanted])
         smallest = min(smallest, len(members))
     if smallest < wanted:
@@ -134,7 +146,10 @@ def _fill_cache(dataset: Dataset, splits: Sequence[str], mode: str, skip_bad_ima
     smallest, largest = spec.resize
     # Where the size is drawn anew each time, only the decoded image serves all of them.
     sides = {"train": smallest if smallest == largest else None, "test": spec.test_resize}
-    sides = {part: sides[part] for part in splits}
+    if dataset.validation and "train" in splits:
+        sides["validation"] = sides["test"]
+        del sides["test"]  # which is read once only, at the end
+    sides = {part: sides[part] for part in splits if part in sides}
     if mode == "auto":
         mode = cache.choose_mode(
             [(getattr(dataset, part).images, side) for part, side in sides.items()]
@@ -151,7 +166,9 @@ def _fill_cache(dataset: Dataset, splits: Sequence[str], mode: str, skip_bad_ima
             split.images, side, mode, dataset.cache_dir, f"{spec.info.name}-{part}"
         )
 
-    _leave_out(dataset, splits, _find_undecoded, skip_bad_images)
+    _leave_out(dataset, list(sides), _find_undecoded, skip_bad_images)
+    if skip_bad_images and (uncached := [part for part in splits if part not in sides]):
+        _leave_out(dataset, uncached, lambda split: checks.find_unreadable(split.images), True)
 
 
 def _find_undecoded(split: Split) -> dict[int, str]:
@@ -181,9 +198,8 @@ def _leave_out(
             raise UserError(f"{dataset.name}: no usable {checks.ROLES[part]} images are left")
         good = split.take(np.setdiff1d(np.arange(len(split)), list(found)))
         setattr(dataset, part, good)
-        left = set(good.labels.tolist())
-        lost = {dataset.class_ids[label] for label in set(split.labels.tolist()) - left}
-        checks.warn_of_absent(dataset.name, lost, part)
+        checks.warn_of_absent(dataset.name, _absent(dataset, split, good), part)
         if part == "train":
-            checks.check_classes(dataset.name, {dataset.class_ids[label] for label in left})
+            left = {dataset.class_ids[label] for label in good.labels.tolist()}
+            checks.check_classes(dataset.name, left)
     dataset.skipped += reasons

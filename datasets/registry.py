@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datasets.info import CACHE_MODES, DatasetInfo, DatasetSpec
+from datasets.info import CACHE_MODES, DatasetInfo, DatasetSpec, Validation
 from datasets.sources import cars, cifar, cub, digits, flowers, folder, mit67
 from datasets.sources.class_lists import ClassList, read_class_list
 from datasets.sources.files import exists
@@ -60,7 +60,8 @@ def check_dataset(
     image_size: int | None = None,
     class_list: str | os.PathLike | None = None,
     test_fraction: float | None = None,
-    seed: int = 0,
+    validation: Validation | None = None,
+    split_seed: int = 0,
 ) -> DatasetSpec:
     """Checks what can be checked without reading a data set, and resolves its sizes.
 
@@ -70,7 +71,9 @@ def check_dataset(
         image_size: Side of the images; the smaller side before cropping follows in proportion.
         class_list: A file whose lines begin with the ids of the classes to use, in their order.
         test_fraction: Share of each class to draw for testing, for a folder without a split.
-        seed: Draws the subset of a `-subN` name, and the test images of a folder.
+        validation: Which training images are held out for validation; `None` for none.
+        split_seed: Draws the subset of a `-subN` name, the test images of a folder and the
+            validation images.
 
     Raises:
         UsageError: The name is unknown, the root is missing or lacks a file, the class list
@@ -123,7 +126,8 @@ def check_dataset(
         samples_per_class=suffixes.get("sub"),
         class_list=classes,
         test_fraction=test_fraction,
-        seed=seed,
+        validation=validation,
+        split_seed=split_seed,
     )
 
 
@@ -131,10 +135,11 @@ def load_dataset(
     name: str,
     data_root: str | os.PathLike | None = None,
     *,
-    seed: int = 0,
     image_size: int | None = None,
     class_list: str | os.PathLike | None = None,
     test_fraction: float | None = None,
+    validation: Validation | None = None,
+    split_seed: int = 0,
     cache: str = "auto",
     cache_dir: str | os.PathLike | None = None,
     skip_bad_images: bool = False,
@@ -150,9 +155,9 @@ def load_dataset(
         skip_bad_images: Leave out images that cannot be read, instead of refusing the data set.
         check_files: Look at the files at all. Without, nothing is cached, and what is wrong shows
             when an image is read: for `Dataset.check_images`.
-        splits: The splits whose images are going to be read. Those of another one are listed, so
-            that the classes and their indices are the same, but not looked at: an evaluation
-            needs `("test",)` only.
+        splits: The splits whose images are going to be read; validation images are read with
+            those that train. Those of another one are listed, so that the classes and their
+            indices are the same, but not looked at: an evaluation needs `("test",)` only.
 
     Raises:
         UsageError: As `check_dataset`.
@@ -167,7 +172,8 @@ def load_dataset(
         image_size=image_size,
         class_list=class_list,
         test_fraction=test_fraction,
-        seed=seed,
+        validation=validation,
+        split_seed=split_seed,
     )
     from datasets import loading  # NumPy and Pillow, which `--help` does not wait for
 

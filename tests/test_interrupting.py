@@ -46,7 +46,8 @@ def finish(process):
 def result_of(out):
     """Everything that has to be the same: all but times and the names of the outputs."""
     result = json.loads((out / "log" / "result.json").read_text())
-    del result["wall_seconds"], result["arguments"]
+    for name in ("wall_seconds", "arguments", "command", "started"):
+        del result[name]
     with open(out / "log" / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     weights = {}

@@ -106,7 +106,15 @@ def test_history_and_result(cosine):
     assert result["dataset"]["train_images"] == 30
     assert result["parameters"]["trainable"] == 3_335_626
     assert {"keras", "python", "numpy"} <= set(result["versions"])
+    assert result["command"].startswith("python ")
+    assert result["selected_on"] == "test"
+    assert "selected on: test" in printed
     final = result["final"]
+    with open(out / "log" / "predictions.csv", newline="") as file:
+        predictions = list(csv.DictReader(file))
+    hits = sum(row["true"] == row["predicted"] for row in predictions)
+    assert hits / 797 == result["test"]["test_acc"] == final["acc"]
+    assert len(predictions[0]) == 3 + 1 + 2 * 4
     # The last epoch's validation and the final evaluation see the same weights.
     assert final["acc"] == pytest.approx(float(rows[-1]["val_acc"]), abs=1e-6)
     assert final["loss"] == pytest.approx(float(rows[-1]["val_loss"]), rel=1e-4)
@@ -125,6 +133,8 @@ def test_evaluation_equals_what_training_printed(cosine, combined, tmp_path):
         trained = json.loads((out / "log" / "result.json").read_text())["final"]
         assert {name: row[name] for name in trained} == pytest.approx(trained, rel=1e-5)
         assert f"{trained['acc']:.4f}" in done.stdout
+        assert row["n"] == 797
+        assert row["acc_interval"][0] < trained["acc"] < row["acc_interval"][1]
 
 
 def test_a_dumped_model_is_complete_in_itself(cosine):

@@ -50,11 +50,17 @@ def test_from_images_to_hierarchical_scores(birds):
     done = run("learn_classifier.py", *training, status=1)
     assert "1 of 40 images cannot be used" in done.stderr
 
-    training += ["--skip_bad_images", "--log_dir", birds / "log", "--seed", 3]
+    training += ["--skip_bad_images", "--log_dir", birds / "log", "--split_seed", 3]
+    training += ["--validation_fraction", 0.25]
     run("learn_classifier.py", *training, "--model_dump", birds / "log" / "m.keras")
     result = json.loads((birds / "log" / "result.json").read_text())
     assert result["dataset"]["skipped_images"] == 1
-    assert result["dataset"]["train_images"] + result["dataset"]["test_images"] == 39
+    counts = result["dataset"]
+    assert counts["train_images"] + counts["validation_images"] + counts["test_images"] == 39
+    assert counts["validation_images"] == 7
+    assert result["selected_on"] == "validation"
+    assert result["test"]["n"] == counts["test_images"]
+    assert result["test"]["test_acc"] == result["final"]["acc"]
 
     evaluation = ["--model", birds / "log" / "m.keras", *data, "--skip_bad_images"]
     evaluation += ["--hierarchy", birds / "birds.txt", "--str_ids", "--json", birds / "s.json"]

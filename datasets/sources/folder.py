@@ -3,8 +3,8 @@
 - `train.txt` and `test.txt` (or `val.txt`): lines `path [label]`, relative to the root; without a
   label the folder the image is in names the class.
 - `train/<class>/…` and `test/<class>/…` (or `val/…`).
-- `<class>/…`, of which `--test_fraction` of each class is drawn for testing, by the seed and the
-  images' paths.
+- `<class>/…`, of which `--test_fraction` of each class is drawn for testing, by the split seed and
+  the images' paths.
 
 Class ids are the labels or the names of the folders, as text. Images have the extensions below;
 what is in them may differ.
@@ -139,7 +139,9 @@ def _draw_split(samples: Samples, spec: DatasetSpec) -> Content:
 
     def rank(path: str) -> bytes:
         relative = Path(path).relative_to(spec.root).as_posix()
-        return hashlib.sha256(f"{spec.seed}/{relative}".encode(errors="surrogateescape")).digest()
+        return hashlib.sha256(
+            f"{spec.split_seed}/{relative}".encode(errors="surrogateescape")
+        ).digest()
 
     by_class = {}
     for path, label in zip(samples.images, samples.labels, strict=True):

@@ -196,9 +196,9 @@ def test_wrong_matlab_files(flowers):
 
 def test_subsets_are_balanced_nested_and_repeated():
     whole = datasets.load_dataset("digits")
-    small = datasets.load_dataset("digits-sub5", seed=3)
-    larger = datasets.load_dataset("digits-sub10", seed=3)
-    other = datasets.load_dataset("digits-sub5", seed=4)
+    small = datasets.load_dataset("digits-sub5", split_seed=3)
+    larger = datasets.load_dataset("digits-sub10", split_seed=3)
+    other = datasets.load_dataset("digits-sub5", split_seed=4)
     assert np.bincount(small.train.labels).tolist() == [5] * 10
     assert np.bincount(larger.train.labels).tolist() == [10] * 10
     as_set = lambda d: {image.tobytes() for image in d.train.images}  # noqa: E731

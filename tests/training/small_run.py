@@ -96,7 +96,7 @@ class Run:
         self.args = args = arguments.check_training_arguments(args)
         self.loaded = arguments.load_snapshot(args)
         keras.utils.set_random_seed(args.seed)
-        dataset = datasets.load_dataset(args.dataset, seed=args.seed)
+        dataset = datasets.load_dataset(args.dataset, split_seed=args.split_seed)
         keys = ("embedding", "prob") if args.cls_weight else None
         multiple = arguments.batch_multiple(args)
         reading = {"workers": 1, "label_keys": keys, "share": devices.share}

@@ -38,6 +38,11 @@ def check_training_arguments(args: argparse.Namespace) -> argparse.Namespace:
     """
     spec = check_data_arguments(args)
     args.image_size = args.image_size or spec.image_size
+    if args.validation_fraction and args.fold:
+        raise UsageError(
+            "--fold: says which images are held out, as --validation_fraction does; "
+            "give one of the two"
+        )
     architectures.check_image_size(args.architecture, args.image_size)
     _check_loss(args)
     if spec.num_classes is not None:
@@ -177,10 +182,21 @@ def check_data_arguments(args: argparse.Namespace) -> datasets.DatasetSpec:
 
 
 def loading_options(args: argparse.Namespace) -> dict:
-    """What `datasets.load_dataset` needs of the data flags, besides name, root and seed."""
+    """What `datasets.load_dataset` needs of the data flags, besides name and root."""
     names = ("image_size", "class_list", "test_fraction", "cache_dir", "skip_bad_images")
-    # What is read once need not be kept: only a training has the flag.
-    return {name: getattr(args, name) for name in names} | {"cache": getattr(args, "cache", "none")}
+    options = {name: getattr(args, name) for name in names}
+    # What is read once need not be kept, and only a training draws a split.
+    if not hasattr(args, "cache"):
+        return options | {"cache": "none"}
+    validation = None
+    if args.validation_fraction or args.fold:
+        fold = tuple(map(int, args.fold.split("/"))) if args.fold else None
+        validation = datasets.Validation(args.validation_fraction, fold)
+    return options | {
+        "cache": args.cache,
+        "validation": validation,
+        "split_seed": args.split_seed,
+    }
 
 
 def reading_options(args: argparse.Namespace) -> dict:

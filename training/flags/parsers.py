@@ -80,6 +80,16 @@ def number(
     return parse
 
 
+def fold(text: str) -> str:
+    """An argparse `type`: `I/K`, the I-th of K folds."""
+    part, slash, count = text.partition("/")
+    if not (slash and part.isdecimal() and count.isdecimal()) or not (
+        1 <= int(part) <= int(count) and 2 <= int(count) < 2**31
+    ):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected I/K, the I-th of K parts, as in 1/5")
+    return f"{int(part)}/{int(count)}"
+
+
 def add_data_arguments(parser: argparse.ArgumentParser):
     """Declares the flags that say which images there are and how they are read; their group."""
     group = parser.add_argument_group("data")
@@ -107,7 +117,7 @@ def add_data_arguments(parser: argparse.ArgumentParser):
         "--test_fraction",
         type=number(above=0, below=1),
         metavar="SHARE",
-        help="of each class to test on, for a folder of class folders; drawn with the seed",
+        help="of each class to test on, for a folder of class folders; drawn with --split_seed",
     )
     group.add_argument(
         "--skip_bad_images",
@@ -165,6 +175,28 @@ def training_parser() -> Parser:
         choices=datasets.CACHE_MODES,
         default="auto",
         help="keep decoded images: auto is ram if they fit in half of the free memory, else none",
+    )
+    data.add_argument(
+        "--validation_fraction",
+        type=number(above=0, below=1),
+        metavar="SHARE",
+        help="hold out this share of each class's training images: what an epoch is judged by "
+        "(val_…, --snapshot_best) is then of them, and the test images are used once, at the end "
+        "(default: epochs are judged by the test images, as published)",
+    )
+    data.add_argument(
+        "--fold",
+        type=fold,
+        metavar="I/K",
+        help="as --validation_fraction, with the I-th of K equal parts of the training images",
+    )
+    data.add_argument(
+        "--split_seed",
+        type=number(int, least=0, below=2**31),
+        default=0,
+        metavar="N",
+        help="draws the images of -subN, the test images of --test_fraction and the validation "
+        "images, so that runs that differ in --seed see the same",
     )
     data.add_argument(
         "--check_data",
@@ -275,7 +307,7 @@ def _add_optimisation_arguments(parser):
         type=number(int, least=0, below=2**31),
         default=0,
         metavar="N",
-        help="everything random follows from it: weights, order, augmentation, subsets",
+        help="everything random of a training follows from it: weights, order, augmentation",
     )
 
 

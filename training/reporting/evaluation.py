@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -33,6 +34,16 @@ class Evaluation:
     labels: np.ndarray
     features: np.ndarray | None
 
+    @property
+    def hits(self) -> np.ndarray:
+        """Which images are right, `(images,)`."""
+        return np.argmax(self.class_scores, axis=1) == self.labels
+
+    def uncertainty(self) -> dict[str, Any]:
+        """`n` images, and the 95 % interval of the accuracy, `acc_interval`."""
+        interval = wilson_interval(int(self.hits.sum()), len(self.labels))
+        return {"n": len(self.labels), "acc_interval": list(interval)}
+
 
 def load_model(path: str) -> models.ImageClassifier:
     """Reads a dumped model, with the facts about its training that evaluation needs.
@@ -58,6 +69,8 @@ def load_model(path: str) -> models.ImageClassifier:
         "test_resize": sized
         and is_integer("test_resize", info["image_size"], 2 * info["image_size"]),
         "seed": is_integer("seed", 0, 2**31),
+        # Dumps of before had one seed for all.
+        "split_seed": "split_seed" not in info or is_integer("split_seed", 0, 2**31),
         "test_fraction": info.get("test_fraction") is None or is_number("test_fraction", 0, 1),
         "loss": "embedding" not in outputs or info.get("loss") in list(EMBEDDING_LOSSES),
         "cls_weight": is_number("cls_weight", 0, 1e18)
@@ -81,6 +94,14 @@ def top_k_accuracy(class_scores: np.ndarray, labels: np.ndarray, k: int) -> floa
     """The share of rows of (images, classes) where fewer than k classes beat the label's."""
     own = np.take_along_axis(class_scores, labels[:, None], axis=1)
     return float(np.mean(np.sum(class_scores > own, axis=1) < k))
+
+
+def wilson_interval(hits: int, images: int) -> tuple[float, float]:
+    """The 95 % interval of a share, by Wilson's score: it holds for few images and near 0 and 1."""
+    from scipy.stats import binomtest  # half a second, at the end of a run only
+
+    interval = binomtest(hits, images).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def average_accuracy(class_scores: np.ndarray, labels: np.ndarray) -> float:

@@ -1,9 +1,15 @@
 """What a run leaves behind: result.json, the feature dump, and the facts both state."""
 
+import csv
+import datetime
 import json
 import os
 import platform
+import shlex
+import subprocess
+import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +18,10 @@ import numpy as np
 
 from datasets.batches.parallel import num_cores
 from training.devices.distribution import Distribution
+from training.reporting.evaluation import Evaluation
 from utils import atomic_path
+
+STARTED = datetime.datetime.now().astimezone()
 
 
 def describe_device() -> str:
@@ -85,20 +94,44 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def final_lines(scores: dict[str, float], best: dict[str, float]) -> str:
+def selected_on(args: Namespace) -> str:
+    """The images that every `val_…` of a training is of, and thus whatever is chosen by them."""
+    return "validation" if args.validation_fraction or args.fold else "test"
+
+
+def test_scores(result: Evaluation) -> dict[str, Any]:
+    """What the final weights reach on the test images, with `n` and a 95 % interval."""
+    uncertainty = result.uncertainty()
+    return {
+        "test_acc": result.scores["acc"],
+        "test_average_acc": result.scores["average_acc"],
+        "test_acc_interval": uncertainty["acc_interval"],
+        "n": uncertainty["n"],
+    }
+
+
+def final_lines(result: Evaluation, best: dict[str, float], selected: str) -> str:
     """The last lines of a training's output.
 
     Args:
-        scores: Of the final weights, by name.
+        result: Of the final weights, on the test images.
         best: The row of the best epoch.
+        selected: As `selected_on` says.
     """
     accuracy = "val_prob_acc" if "val_prob_acc" in best else "val_acc"
+    protocol = "of the validation images, which were kept out of the training"
+    if selected == "test":
+        protocol = "the paper's protocol, which selects on the test images"
+    test = test_scores(result)
+    low, high = test["test_acc_interval"]
     return "\n".join(
         [
-            "Final: " + " - ".join(f"{name}: {value:.4f}" for name, value in scores.items()),
-            f"Best epoch: {best['epoch']} with {accuracy}: {best[accuracy]:.4f} "
-            "(the paper's protocol, which selects on the test images)",
-            f"Average Accuracy: {scores['average_acc']:.4f}",
+            "Final: " + " - ".join(f"{name}: {value:.4f}" for name, value in result.scores.items()),
+            f"Best epoch: {best['epoch']} with {accuracy}: {best[accuracy]:.4f} ({protocol})",
+            f"Test: test_acc: {test['test_acc']:.4f} (95 % interval {low:.4f} to {high:.4f}, "
+            f"n = {test['n']}) - test_average_acc: {test['test_average_acc']:.4f}",
+            f"selected on: {selected}",
+            f"Average Accuracy: {result.scores['average_acc']:.4f}",
         ]
     )
 
@@ -107,7 +140,7 @@ def write_result(
     args: Namespace,
     model: keras.Model,
     dataset,
-    scores: dict[str, float],
+    result: Evaluation,
     best: dict[str, float],
     wall_seconds: float,
     devices: Distribution,
@@ -118,7 +151,7 @@ def write_result(
         args: The resolved arguments; the file goes to their `log_dir`.
         model: The trained model.
         dataset: The data set it was trained on.
-        scores: Of the final weights, by name.
+        result: Of the final weights, on the test images.
         best: The row of the best epoch.
         wall_seconds: Time of the training and its evaluations, over all its resumptions.
         devices: What it was trained on.
@@ -126,6 +159,9 @@ def write_result(
     write_json(
         Path(args.log_dir) / "result.json",
         {
+            "command": shlex.join(["python", *sys.argv]),
+            "started": STARTED.isoformat(timespec="seconds"),
+            "code_version": code_version(),
             "arguments": vars(args),
             "seed": args.seed,
             "dataset": dataset.counts(),
@@ -133,11 +169,48 @@ def write_result(
             "device": describe_device(),
             "distribution": devices.describe(args.bn_groups),
             "versions": versions(),
-            "final": scores,
+            "selected_on": selected_on(args),
+            "final": result.scores,
+            "test": test_scores(result),
             "best": best,
             "wall_seconds": wall_seconds,
         },
     )
+
+
+def code_version() -> str:
+    """The commit that the program is of, with `+` where files were changed since."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
+    try:
+        done = subprocess.run([*command, "--abbrev=12"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() or "unknown"  # outside a checkout
+
+
+def write_predictions(
+    path: str | os.PathLike, names: Sequence[str], result: Evaluation, classes: Sequence[str]
+) -> None:
+    """Writes a CSV with a row per image: what it is, and the best five classes with their scores.
+
+    Args:
+        path: The file.
+        names: Of the images, in the order of the result's labels.
+        result: The scores of all classes.
+        classes: Their names.
+    """
+    count = min(5, len(classes))
+    order = np.argsort(-result.class_scores, axis=1, kind="stable")[:, :count]
+    scores = np.take_along_axis(result.class_scores, order, axis=1)
+    header = ["path", "true", "predicted", "score"]
+    header += [f"{what}_{i}" for i in range(2, count + 1) for what in ("class", "score")]
+    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        for name, label, best, values in zip(names, result.labels, order, scores, strict=True):
+            pairs = zip(best, values, strict=True)
+            cells = [cell for i, value in pairs for cell in (classes[i], f"{value:.6f}")]
+            writer.writerow([name, classes[label], *cells])
 
 
 def write_features(path: str, evaluation, dataset) -> None:

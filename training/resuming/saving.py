@@ -91,10 +91,11 @@ def describe_data(dataset, model) -> dict[str, Any]:
         model: The network, before a snapshot's weights replace the class embeddings.
     """
     embeddings = model.class_embeddings
+    splits = filter(None, (dataset.train, dataset.test, dataset.validation))
     return {
         "training images": len(dataset.train) * dataset.train_repeats,
         "test images": len(dataset.test),
-        "labels": snapshots.fingerprint([dataset.train.labels, dataset.test.labels]),
+        "labels": snapshots.fingerprint([split.labels for split in splits]),
         "classes": snapshots.fingerprint([dataset.class_ids, dataset.class_names]),
         "mean and std": snapshots.fingerprint([dataset.mean, dataset.std]),
         "class embeddings": snapshots.fingerprint([] if embeddings is None else [embeddings]),

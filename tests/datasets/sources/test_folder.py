@@ -46,7 +46,7 @@ def test_drawn_split(root):
     assert np.bincount(dataset.train.labels).tolist() == [8, 4, 1]
     assert not set(dataset.train.images) & set(dataset.test.images)
     assert load(root, test_fraction=0.2).test.images == dataset.test.images
-    assert load(root, test_fraction=0.2, seed=1).test.images != dataset.test.images
+    assert load(root, test_fraction=0.2, split_seed=1).test.images != dataset.test.images
 
 
 def relative(split, root):

@@ -35,14 +35,15 @@ def test_cub_subset_of_its_own_file(cub):
     # The test images are all of them, whatever the subset leaves.
     assert names_of(dataset.test) == ["2 photo.jpg", "7 photo.jpg"]
     assert dataset.train_repeats == 15
-    assert datasets.load_dataset("cub-sub2", cub, seed=5, cache="none").train.images == (
+    assert datasets.load_dataset("cub-sub2", cub, split_seed=5, cache="none").train.images == (
         dataset.train.images
     )
 
 
 def test_cub_subset_drawn_where_there_is_no_file(cub):
     draws = [
-        datasets.load_dataset("CUB-sub1", cub, seed=seed, cache="none").train for seed in range(20)
+        datasets.load_dataset("CUB-sub1", cub, split_seed=seed, cache="none").train
+        for seed in range(20)
     ]
     assert all(draw.labels.tolist() == [0, 1] for draw in draws)
     assert len({tuple(draw.images) for draw in draws}) > 3

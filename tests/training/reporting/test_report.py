@@ -1,0 +1,34 @@
+"""The numbers of a run, with their uncertainty."""
+
+import csv
+import math
+
+import numpy as np
+import pytest
+
+from training.reporting import report
+from training.reporting.evaluation import Evaluation, wilson_interval
+
+
+@pytest.mark.parametrize(("hits", "images"), [(0, 20), (7, 10), (558, 797), (50, 50)])
+def test_wilson_interval(hits, images):
+    """Wilson (1927): where (p - share)^2 = z^2 p (1 - p) / n."""
+    z, share = 1.959963984540054, hits / images
+    centre = (share + z * z / (2 * images)) / (1 + z * z / images)
+    half = z * math.sqrt(share * (1 - share) / images + z * z / (4 * images**2))
+    half /= 1 + z * z / images
+    assert wilson_interval(hits, images) == pytest.approx((centre - half, centre + half))
+
+
+def test_predictions_have_the_best_five_classes(tmp_path):
+    scores = np.array([[0.1, 0.2, 0.3, 0.15, 0.05, 0.2], [1, 0, 0, 0, 0, 0]], "float32")
+    result = Evaluation({"acc": 0.5, "average_acc": 0.5}, scores, np.array([1, 0]), None)
+    classes = ["a", "b, c", 'd"e', "line\nbreak", "f", "g"]
+    report.write_predictions(tmp_path / "p.csv", ["x.jpg", "y.jpg"], result, classes)
+    with open(tmp_path / "p.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0].values()) == [
+        *("x.jpg", "b, c", 'd"e', "0.300000", "b, c", "0.200000", "g", "0.200000"),
+        *("line\nbreak", "0.150000", "a", "0.100000"),
+    ]
+    assert rows[1]["predicted"] == rows[1]["true"] == "a"
