@@ -3,7 +3,7 @@
     python learn_classifier.py --dataset CIFAR-100 --data_root DIR --embedding onehot \\
         --architecture resnet-110-wfc --sgdr_max_lr 0.1
 
-prints a line per epoch, and at the end the final scores and the `Average Accuracy`. README.md has
+prints a line per epoch, and at the end the final scores and the `Average Accuracy`. docs/ has
 the published commands, `--help` every flag.
 """
 
