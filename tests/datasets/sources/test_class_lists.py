@@ -48,7 +48,7 @@ def test_two_possible_ids_are_refused(match, line):
 
 def test_a_tab_after_an_id_that_begins_others(match):
     assert match("black\tdog\nwhite") == {"black": "dog", "white": None}
-    with pytest.raises(UserError, match="1 lines name no class of folder: '.black dog"):
+    with pytest.raises(UserError, match=r"1 lines name no class of folder: '.black dog"):
         match('"black dog"\nwhite')
 
 
