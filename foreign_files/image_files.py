@@ -3,10 +3,10 @@
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from foreign_files.regular import check_regular
 from utils import UserError
@@ -18,29 +18,75 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 # the smaller side resized to 512 pixels would make gigabytes.
 MAX_SIDE_RATIO = 100
 
+# Phones make photographs of 200 million pixels. Pillow's own limit is 89 million; beyond that an
+# image has to be a file of some size: photographs take a tenth of a byte per pixel and more.
+Image.MAX_IMAGE_PIXELS = 256_000_000
+_MANY_PIXELS = 89_000_000
+_PIXELS_PER_BYTE = 100
+# Colour profiles and descriptions of more than Pillow's 1 MB are in good photographs.
+PngImagePlugin.MAX_TEXT_CHUNK = 32 * 2**20
+PngImagePlugin.MAX_TEXT_MEMORY = 64 * 2**20
+
 # What Pillow remarks on files (palettes, metadata) names none of them; what is bad is refused here.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
+_TRANSPOSE = Image.Transpose
+# How an image is turned upright, by the value of its EXIF tag `Orientation`.
+_UPRIGHT = {
+    2: _TRANSPOSE.FLIP_LEFT_RIGHT,
+    3: _TRANSPOSE.ROTATE_180,
+    4: _TRANSPOSE.FLIP_TOP_BOTTOM,
+    5: _TRANSPOSE.TRANSPOSE,
+    6: _TRANSPOSE.ROTATE_270,
+    7: _TRANSPOSE.TRANSVERSE,
+    8: _TRANSPOSE.ROTATE_90,
+}
+_SIDES_SWAPPED = (5, 6, 7, 8)
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
+_BLACK = 15
 
-def load_rgb(path: str | os.PathLike) -> Image.Image:
+
+def load_rgb(path: str | os.PathLike, *, exif_rotation: bool = False) -> Image.Image:
     """Decodes an image file of one of `FORMATS`, whatever its extension says, to RGB.
 
-    Grey and palette images are expanded, 16-bit ones scaled to 8 bits, alpha is dropped, and the
-    EXIF rotation is ignored, as in the original.
+    Grey and palette images are expanded, 12- and 16-bit ones scaled to 8 bits; alpha is dropped.
+
+    Args:
+        path: The file.
+        exif_rotation: Turn the image upright as its EXIF data say, as cameras and phones expect.
+            The original ignores them.
 
     Raises:
         UserError: The file cannot be read or decoded or is none of those, declares a size that
-            could exhaust the memory or is a thin strip, or holds floating-point values.
+            could exhaust the memory or is a thin strip, or holds values whose range is unknown.
     """
     with _opened(path) as image:
-        return _to_rgb(image)
+        orientation = _orientation(image) if exif_rotation else 1
+        rgb = _to_rgb(path, image)
+        return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
 
 
-def image_size(path: str | os.PathLike) -> tuple[int, int]:
-    """Width and height from an image file's header; raises like `load_rgb`."""
+def image_size(path: str | os.PathLike, *, exif_rotation: bool = False) -> tuple[int, int]:
+    """Width and height from an image file's header; arguments and errors as for `load_rgb`."""
     with _opened(path) as image:
-        return image.size
+        width, height = image.size
+        if exif_rotation and _orientation(image) in _SIDES_SWAPPED:
+            return height, width
+        return width, height
+
+
+def doubtful(extrema: Sequence[tuple[int, int]]) -> str | None:
+    """What makes an image's pixels doubtful, though they can be read; `None` for most images.
+
+    Args:
+        extrema: The smallest and the largest value, 0 to 255, of each channel.
+    """
+    if all(least == most for least, most in extrema):
+        return f"all pixels have the value {', '.join(str(most) for _, most in extrema)}"
+    if max(most for _, most in extrema) <= _BLACK:
+        return f"nearly black: no value is above {_BLACK} of 255"
+    return None
 
 
 @contextlib.contextmanager
@@ -48,38 +94,95 @@ def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
     try:
         check_regular(path)
         with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
-                raise Image.DecompressionBombError
-            if max(image.size) > MAX_SIDE_RATIO * min(image.size):
+            _check_size(path, *image.size)
+            if unknown := _unknown_range(image):
                 raise UserError(
-                    f"{path}: has {width} x {height} pixels, one side more than {MAX_SIDE_RATIO} "
-                    "times the other; crop or remove it"
-                )
-            if image.mode == "F":
-                raise UserError(
-                    f"{path}: holds floating-point values, whose range is unknown; "
-                    "convert it to 8 or 16 bits"
+                    f"{path}: holds {unknown}, whose range is unknown; convert it to 8 or 16 bits"
                 )
             yield image
     except UserError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise UserError(
-            f"{path}: declares more than {Image.MAX_IMAGE_PIXELS:,} pixels, as no photograph has; "
-            "remove or shrink it"
+            f"{path}: declares more than {Image.MAX_IMAGE_PIXELS:,} pixels; remove or shrink it"
         ) from None
     except Exception as error:  # damaged files raise nearly anything
+        if _is_heif(path):
+            raise UserError(
+                f"{path}: is a HEIC or AVIF photograph, which is not read; convert it to JPEG "
+                "(heif-convert, or `mogrify -format jpg`)"
+            ) from None
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UserError(f"{path}: cannot be read as an image ({reason})") from None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _check_size(path: str | os.PathLike, width: int, height: int) -> None:
+    if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
+        raise Image.DecompressionBombError
+    if width * height > max(_MANY_PIXELS, _PIXELS_PER_BYTE * os.path.getsize(path)):
+        raise UserError(
+            f"{path}: declares {width * height:,} pixels in {os.path.getsize(path):,} bytes, as no "
+            "photograph has; remove or shrink it"
+        )
+    if max(width, height) > MAX_SIDE_RATIO * min(width, height):
+        raise UserError(
+            f"{path}: has {width} x {height} pixels, one side more than {MAX_SIDE_RATIO} "
+            "times the other; crop or remove it"
+        )
+
+
+def _is_heif(path: str | os.PathLike) -> bool:
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        head = file.read(12)
+        return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+    return False
+
+
+def _unknown_range(image: Image.Image) -> str | None:
+    """What kind of values an image holds, if their format does not say what is black and white."""
+    if image.mode == "F":
+        return "floating-point values"
+    if image.format == "TIFF":
+        if image.mode == "I":
+            return "signed or 32-bit integers"
+        # The tag SampleFormat, which Pillow ignores for 8 bits: 2 is signed, 3 floating-point.
+        if set(image.tag_v2.get(339, (1,))) - {1, 4}:
+            return "signed or floating-point values"
+    return None
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF tag `Orientation`; 1, upright, if there is none, or it makes no sense."""
+    if image.format == "TIFF":
+        return 1  # Pillow always applies it to these.
+    try:
+        # Not the PNG's own method, which decodes the image to look for the tag behind the pixels.
+        return int(Image.Image.getexif(image).get(0x0112, 1))
+    except Exception:  # damaged metadata, of which only this one is of use
+        return 1
+
+
+def _to_rgb(path: str | os.PathLike, image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        # Pillow's own conversion clips 16-bit values at 255 and leaves a white image.
-        values = np.asarray(image, np.int64) >> 8
-        return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).convert("RGB")
+        return _grey_to_rgb(path, image)
     image.load()
     # Alpha is dropped anyway, and Pillow warns of some forms of it in a palette.
     image.info.pop("transparency", None)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _grey_to_rgb(path: str | os.PathLike, image: Image.Image) -> Image.Image:
+    """A grey image of 9 to 16 bits; Pillow's own conversion clips at 255 and makes it white."""
+    tags = image.tag_v2 if image.format == "TIFF" else {}
+    bits = max(tags.get(258, (16,)))
+    values = np.asarray(image)
+    least, most = int(values.min()), int(values.max())
+    if bits == 16 and least != most and most < 2**12:
+        raise UserError(
+            f"{path}: its 16-bit values are {least} to {most} of 65535, nearly black; if they are "
+            "of 8 or 12 bits, scale them to 16, or convert the image to 8 bits"
+        )
+    grey = np.clip(values >> (bits - 8), 0, 255).astype(np.uint8)
+    if tags.get(262) == 0:  # of these bits Pillow ignores that white is 0
+        grey = 255 - grey
+    return Image.fromarray(grey).convert("RGB")

@@ -1,12 +1,13 @@
 import contextlib
 import os
+import struct
 import subprocess
 import sys
 import warnings
 
 import numpy as np
 import pytest
-from PIL import EpsImagePlugin, Image
+from PIL import EpsImagePlugin, Image, ImageOps, PngImagePlugin, TiffImagePlugin
 
 from foreign_files import image_files
 from utils import UserError
@@ -48,11 +49,34 @@ def test_content_decides_not_the_extension(tmp_path):
     assert np.array_equal(image_files.load_rgb(tmp_path / "image.jpg"), photo(20, 16))
 
 
-def test_exif_rotation_is_ignored(tmp_path):
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation(tmp_path, suffix, orientation):
     exif = Image.Exif()
-    exif[0x0112] = 6
-    image = save(tmp_path / "rotated.jpg", Image.fromarray(photo(20, 16)), exif=exif)
-    assert image.size == (20, 16)
+    exif[0x0112] = orientation
+    # Four areas, which no turn confuses.
+    upright = Image.new("RGB", (32, 24), (250, 0, 0))
+    for corner, colour in (((16, 0), (0, 250, 0)), ((0, 12), (0, 0, 250)), ((16, 12), (0, 0, 0))):
+        upright.paste(colour, (*corner, corner[0] + 16, corner[1] + 12))
+    path = tmp_path / f"image.{suffix}"
+    upright.save(path, exif=exif, quality=95, **({"lossless": True} if suffix == "webp" else {}))
+    stored = image_files.load_rgb(path)
+    assert stored.size == image_files.image_size(path) == (32, 24)
+    turned = image_files.load_rgb(path, exif_rotation=True)
+    expected = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    assert np.array_equal(turned, expected)
+    assert image_files.image_size(path, exif_rotation=True) == expected.size
+    if orientation == 6:
+        assert turned.size == (24, 32)
+        # The left lower corner, blue, comes to the left upper one.
+        assert turned.getpixel((4, 4))[2] > 200 > turned.getpixel((4, 4))[0]
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_damaged_exif_data_are_ignored(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(photo(20, 16)).save(path, exif=b"Exif\0\0MM\0*\xff\xff\xff\xffjunk")
+    assert image_files.load_rgb(path, exif_rotation=True).size == (20, 16)
 
 
 def test_truncated_images_are_named(tmp_path):
@@ -151,8 +175,98 @@ def test_thin_strips_are_refused_by_their_header(tmp_path, size):
             read(tmp_path / "strip.png")
 
 
-def test_floating_point_images_are_refused(tmp_path):
-    Image.fromarray(np.ones((16, 20), np.float32)).save(tmp_path / "float.tiff")
+def tiff(path, values, **tags):
+    ifd = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in tags.items():
+        ifd[int(tag[1:])] = value
+    Image.fromarray(values).save(path, tiffinfo=ifd)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (np.ones((16, 20), np.float32), "floating-point values"),
+        (np.arange(320, dtype=np.int32).reshape(16, 20) % 256, "signed or 32-bit integers"),
+        (np.full((16, 20), 70_000, np.int32), "signed or 32-bit integers"),
+    ],
+)
+def test_values_of_unknown_range_are_refused(tmp_path, values, kind):
+    tiff(tmp_path / "a.tiff", values)
     for read in (image_files.load_rgb, image_files.image_size):
-        with pytest.raises(UserError, match=r"float\.tiff: holds floating-point values.*8 or 16"):
-            read(tmp_path / "float.tiff")
+        with pytest.raises(UserError, match=rf"a\.tiff: holds .*{kind}, whose range.*8 or 16"):
+            read(tmp_path / "a.tiff")
+
+
+def test_signed_bytes_are_refused(tmp_path):
+    path = tmp_path / "a.tiff"
+    tiff(path, photo(20, 16)[..., 0], t339=1)
+    content = path.read_bytes()
+    entry = content.index((339).to_bytes(2, "little"))
+    path.write_bytes(content[: entry + 8] + b"\2" + content[entry + 9 :])
+    with pytest.raises(UserError, match="holds signed or floating-point values"):
+        image_files.load_rgb(path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+@pytest.mark.parametrize("most", [255, 4095])
+def test_few_values_of_16_bits_are_not_read_as_black(tmp_path, suffix, most):
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(np.linspace(0, most, 320).reshape(16, 20).astype(np.uint16)).save(path)
+    with pytest.raises(UserError, match=rf"values are 0 to {most} of 65535, nearly black; if they"):
+        image_files.load_rgb(path)
+    Image.fromarray(np.linspace(0, 65535, 320).reshape(16, 20).astype(np.uint16)).save(path)
+    assert np.asarray(image_files.load_rgb(path)).max() == 255
+
+
+def test_more_than_8_bits_are_scaled_as_the_format_says(tmp_path):
+    grey = photo(20, 16)[..., 0]
+    expected = np.repeat(grey[..., None], 3, axis=-1)
+    # 12 bits in a portable grey map, whose head says so.
+    twelve = (grey.astype(np.uint16) << 4).astype(">u2")
+    (tmp_path / "a.pgm").write_bytes(b"P5 20 16 4095\n" + twelve.tobytes())
+    assert np.abs(np.asarray(image_files.load_rgb(tmp_path / "a.pgm"), int) - expected).max() <= 1
+    # White is 0.
+    path = tmp_path / "a.tiff"
+    tiff(path, (grey.astype(np.uint16) << 8), t262=0)
+    assert np.array_equal(image_files.load_rgb(path), 255 - expected)
+    # Two samples of 12 bits take three bytes.
+    pairs = (grey.astype(np.uint32) << 4).reshape(-1, 2)
+    packed = (pairs[:, 0] << 12 | pairs[:, 1]).astype(">u4").view(np.uint8).reshape(-1, 4)[:, 1:]
+    tags = {256: 20, 257: 16, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 16, 279: 480}
+    entries = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags.items())
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 488) + packed.tobytes() + directory)
+    assert np.array_equal(image_files.load_rgb(path), expected)
+
+
+def test_doubtful_images():
+    assert image_files.doubtful([(3, 250), (0, 9), (0, 9)]) is None
+    assert image_files.doubtful([(7, 7)] * 3) == "all pixels have the value 7, 7, 7"
+    assert image_files.doubtful([(0, 15), (0, 3), (0, 9)]).startswith("nearly black")
+
+
+def test_photographs_of_200_million_pixels(tmp_path, monkeypatch):
+    path = tmp_path / "large.png"
+    Image.fromarray(photo(200, 160)).save(path)
+    monkeypatch.setattr(image_files, "_MANY_PIXELS", 1000)
+    assert image_files.load_rgb(path).size == (200, 160)
+    Image.new("RGB", (200, 160)).save(path)
+    with pytest.raises(UserError, match=r"declares 32,000 pixels in [0-9]+ bytes, as no photog"):
+        image_files.image_size(path)
+    assert Image.MAX_IMAGE_PIXELS >= 200_000_000
+
+
+def test_large_profiles_and_descriptions(tmp_path):
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", "x" * 3_000_000, zip=True)
+    profile = np.random.default_rng(0).bytes(2_000_000)
+    image = Image.fromarray(photo(20, 16))
+    image.save(tmp_path / "a.png", pnginfo=text, icc_profile=profile)
+    assert np.array_equal(image_files.load_rgb(tmp_path / "a.png"), photo(20, 16))
+
+
+def test_heic_is_named(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50))
+    with pytest.raises(UserError, match=r"a\.jpg: is a HEIC .* convert it to JPEG"):
+        image_files.image_size(path)
