@@ -17,10 +17,49 @@ from typing import TYPE_CHECKING
 import datasets
 import utils
 from embeddings import solvers
-from training.flags import arguments, parsers
+from training.flags import paths
+from training.flags.declaration import Flag
+from training.flags.parser import Parser, number
+from training.reporting.flags import HIERARCHY_FORMAT
 
 if TYPE_CHECKING:
     from embeddings.hierarchy import Hierarchy
+
+
+SOURCES = (
+    Flag("--hierarchy", metavar="H", help="`parent child` lines, or a tree by indentation"),
+    Flag("--from_pickle", metavar="OLD", help="convert an embedding file of the original"),
+    Flag(
+        "--wordnet",
+        metavar="DIR",
+        help="make a tree for the nouns of --class_list from WordNet's database files "
+        "(on Debian: package wordnet-base, folder /usr/share/wordnet)",
+    ),
+)
+FLAGS = (
+    *HIERARCHY_FORMAT,
+    Flag(
+        "--class_list",
+        metavar="C",
+        help="classes, one `ID NAME` per line, in the order of the rows; with --wordnet `ID NAME "
+        "[NOUN]`, where NOUN names another noun or a sense of it as in seal#2; a tab ends an ID or "
+        "NAME with spaces",
+        default_text="all leaves, sorted",
+    ),
+    Flag(
+        "--method",
+        choices=solvers.METHODS,
+        default="unitsphere",
+        help="unitsphere: unit vectors whose dot products are the similarities; approx_sim: the "
+        "nearest to that in --num_dim dimensions; spheres, mds: the same two for Euclidean "
+        "distances equal to the dissimilarities",
+    ),
+    Flag("--num_dim", type=number(int), metavar="D", help="for approx_sim and mds"),
+    Flag("--norm", action="store_true", help="scale the vectors to unit length"),
+    Flag("--out", metavar="FILE", help="the .npz (with --wordnet: text) to write"),
+    Flag("--plot", metavar="FILE", help="draw the hierarchy as .svg, .png or .pdf"),
+    Flag("--show", action="store_true", help="print the hierarchy as a tree"),
+)
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -29,53 +68,22 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     Raises:
         UsageError: Flags do not go together, or a file is missing.
     """
-    parser = parsers.Parser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--hierarchy", metavar="H", help="`parent child` lines, or a tree by indentation"
-    )
-    source.add_argument(
-        "--from_pickle", metavar="OLD", help="convert an embedding file of the original"
-    )
-    source.add_argument(
-        "--wordnet",
-        metavar="DIR",
-        help="make a tree for the nouns of --class_list from WordNet's database files "
-        "(on Debian: package wordnet-base, folder /usr/share/wordnet)",
-    )
-    parsers.add_hierarchy_format_arguments(parser)
-    parser.add_argument(
-        "--class_list",
-        metavar="C",
-        help="classes, one `ID NAME` per line, in the order of the rows (default: all leaves, "
-        "sorted); with --wordnet `ID NAME [NOUN]`, where NOUN names another noun or a sense of "
-        "it as in seal#2; a tab ends an ID or NAME with spaces",
-    )
-    parser.add_argument(
-        "--method",
-        choices=solvers.METHODS,
-        default="unitsphere",
-        help="unitsphere: unit vectors whose dot products are the similarities (default); "
-        "approx_sim: the nearest to that in --num_dim dimensions; spheres, mds: the same two for "
-        "Euclidean distances equal to the dissimilarities",
-    )
-    parser.add_argument("--num_dim", type=int, metavar="D", help="for approx_sim and mds")
-    parser.add_argument("--norm", action="store_true", help="scale the vectors to unit length")
-    parser.add_argument("--out", metavar="FILE", help="the .npz (with --wordnet: text) to write")
-    parser.add_argument("--plot", metavar="FILE", help="draw the hierarchy as .svg, .png or .pdf")
-    parser.add_argument("--show", action="store_true", help="print the hierarchy as a tree")
+    for flag in SOURCES:
+        flag.add_to(source)
+    for flag in FLAGS:
+        flag.add_to(parser)
     args = parser.parse_args(argv)
 
     for flag in ("hierarchy", "from_pickle", "class_list"):
         path = getattr(args, flag)
         if path:
-            arguments.check_input_file(f"--{flag}", path)
+            paths.check_input_file(f"--{flag}", path)
     if not (args.out or args.plot or args.show):
         raise utils.UsageError("nothing to do: give --out, --plot or --show")
-    arguments.check_output_file("--out", args.out, "" if args.wordnet else ".npz")
-    arguments.check_output_file("--plot", args.plot, (".svg", ".png", ".pdf"))
+    paths.check_output_file("--out", args.out, "" if args.wordnet else ".npz")
+    paths.check_output_file("--plot", args.plot, (".svg", ".png", ".pdf"))
     if args.num_dim is not None and args.method not in ("approx_sim", "mds"):
         raise utils.UsageError(
             f"--num_dim: {args.method} fixes the dimensions; use --method approx_sim or mds"

@@ -12,45 +12,64 @@ import numpy as np
 
 import architectures
 import datasets
-from training.flags import arguments, parsers
+from training import data
+from training.devices import flags as devices
+from training.flags import paths
+from training.flags.declaration import Flag, FlagGroup, add_groups
+from training.flags.parser import Parser, number
+from training.reporting import flags as reporting
 from utils import UsageError, UserError, run_script
+
+GROUPS = (
+    FlagGroup(
+        "scoring",
+        (
+            Flag(
+                "--model",
+                action="append",
+                required=True,
+                metavar="M.keras",
+                help="a dumped model; may be given several times",
+            ),
+            Flag(
+                "--batch_size",
+                type=number(int, least=1),
+                default=100,
+                metavar="N",
+                help="images at a time",
+            ),
+            Flag("--json", metavar="FILE.json", help="also write the scores to this file"),
+            reporting.TOP_K,
+        ),
+    ),
+    data.FLAGS,
+    FlagGroup(
+        "hierarchy",
+        (
+            Flag(
+                "--hierarchy",
+                metavar="FILE",
+                help="class hierarchy: also report how far off the mistakes are, and for "
+                "probabilities the decisions of least risk (crm_…)",
+            ),
+            *reporting.HIERARCHY_FORMAT,
+        ),
+    ),
+)
 
 
 def parse_arguments() -> argparse.Namespace:
     """The checked command line."""
-    parser = parsers.Parser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--model",
-        action="append",
-        required=True,
-        metavar="M.keras",
-        help="a dumped model; may be given several times",
-    )
-    parser.add_argument(
-        "--batch_size",
-        type=parsers.number(int, least=1),
-        default=100,
-        metavar="N",
-        help="images at a time",
-    )
-    parser.add_argument("--json", metavar="FILE.json", help="also write the scores to this file")
-    parsers.add_top_k_argument(parser)
-    parsers.add_data_arguments(parser)
-    group = parser.add_argument_group("hierarchy")
-    group.add_argument(
-        "--hierarchy",
-        metavar="FILE",
-        help="class hierarchy: also report how far off the mistakes are, and for probabilities "
-        "the decisions of least risk (crm_…)",
-    )
-    parsers.add_hierarchy_format_arguments(group)
+    parser = Parser(description=__doc__.split("\n")[0])
+    add_groups(parser, GROUPS)
     args = parser.parse_args()
     for path in args.model:
-        arguments.check_input_file("--model", path, ".keras")
-    arguments.check_data_arguments(args)
-    arguments.check_output_file("--json", args.json, ".json")
+        paths.check_input_file("--model", path, ".keras")
+    devices.backend()
+    data.check_data_arguments(args)
+    paths.check_output_file("--json", args.json, ".json")
     if args.hierarchy:
-        arguments.check_input_file("--hierarchy", args.hierarchy)
+        paths.check_input_file("--hierarchy", args.hierarchy)
     return args
 
 
@@ -67,10 +86,10 @@ def load_test_set(args: argparse.Namespace, path: str, model):
             f"--test_fraction {args.test_fraction:g}: {path} was trained with "
             f"{trained['test_fraction']:g}; of another share it may know test images already"
         )
-    options = arguments.loading_options(args)
+    options = data.loading_options(args)
     options["image_size"] = args.image_size or trained["image_size"]
     architectures.check_image_size(model.name, options["image_size"])
-    arguments.check_top_k(args.top_k_acc, len(model.class_names))
+    reporting.check_top_k(args.top_k_acc, len(model.class_names))
     # With the seed of the training, a folder's test images are those drawn then.
     options["split_seed"] = trained.get("split_seed", trained["seed"])
     dataset = datasets.load_dataset(args.dataset, args.data_root, splits=("test",), **options)
@@ -113,7 +132,7 @@ def main() -> None:
                 dissimilarity = hierarchy.dissimilarity(ids)
             except UserError as error:
                 raise UserError(f"--hierarchy {args.hierarchy}: {error}") from None
-        batches = dataset.test_batches(args.batch_size, **arguments.reading_options(args))
+        batches = dataset.test_batches(args.batch_size, **data.reading_options(args))
         with datasets.reading_errors(batches):
             result = evaluation.evaluate(model, batches, labels, top_k=args.top_k_acc)
         scores = result.scores

@@ -15,7 +15,10 @@ import numpy as np
 
 import foreign_files
 import utils
-from training.flags import arguments, parsers
+from training.flags import paths
+from training.flags.declaration import Flag
+from training.flags.parser import Parser
+from training.reporting.flags import HIERARCHY_FORMAT
 
 
 @dataclass(frozen=True)
@@ -50,29 +53,31 @@ def read_features(path: str) -> Features:
     return Features(features, labels.astype(np.int64), class_ids.tolist())
 
 
+FLAGS = (
+    Flag("--features", required=True, metavar="F", help="the feature dump, .npz"),
+    Flag(
+        "--hierarchy",
+        required=True,
+        metavar="H",
+        help="`parent child` lines, or a tree by indentation",
+    ),
+    *HIERARCHY_FORMAT,
+    Flag("--norm", action="store_true", help="rank by cosine similarity, not Euclidean distance"),
+)
+
+
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The checked command line.
 
     Raises:
         UsageError: A file is missing.
     """
-    parser = parsers.Parser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--features", required=True, metavar="F", help="the feature dump, .npz")
-    parser.add_argument(
-        "--hierarchy",
-        required=True,
-        metavar="H",
-        help="`parent child` lines, or a tree by indentation",
-    )
-    parsers.add_hierarchy_format_arguments(parser)
-    parser.add_argument(
-        "--norm", action="store_true", help="rank by cosine similarity, not Euclidean distance"
-    )
+    parser = Parser(description=__doc__)
+    for flag in FLAGS:
+        flag.add_to(parser)
     args = parser.parse_args(argv)
-    arguments.check_input_file("--features", args.features, ".npz")
-    arguments.check_input_file("--hierarchy", args.hierarchy)
+    paths.check_input_file("--features", args.features, ".npz")
+    paths.check_input_file("--hierarchy", args.hierarchy)
     return args
 
 

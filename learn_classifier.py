@@ -13,8 +13,11 @@ from argparse import Namespace
 import datasets
 import embeddings
 import sgdr
+from training import data
 from training.devices import processes
-from training.flags import arguments, parsers
+from training.devices.flags import batch_multiple, check_process_arguments
+from training.flags import arguments
+from training.reporting.flags import accuracy_name, check_top_k
 from training.resuming import signals, snapshots
 from utils import run_script
 
@@ -71,7 +74,7 @@ def build_classifier(args: Namespace, dataset):
 
 def check_images(args: Namespace) -> int:
     """Decodes every image of the data set and lists the bad ones; the exit status, 1 if any."""
-    options = arguments.loading_options(args) | {"check_files": False}
+    options = data.loading_options(args) | {"check_files": False}
     dataset = datasets.load_dataset(args.dataset, args.data_root, **options)
     bad = dataset.check_images()
     total = len(dataset.train) + len(dataset.test)
@@ -80,8 +83,8 @@ def check_images(args: Namespace) -> int:
 
 
 def main() -> int | None:
-    args = parsers.training_parser().parse_args()
-    arguments.check_process_arguments(args)
+    args = arguments.training_parser().parse_args()
+    check_process_arguments(args)
     place = None if args.check_data else processes.find_place(args)
     with processes.together(place, arguments.common_arguments(args)) as group:
         return run(args, group)
@@ -140,15 +143,15 @@ def train(args: Namespace, loaded, stop, devices) -> None:
     from training.resuming import saving
 
     # ---------------------------------------------------------------- data
-    dataset = datasets.load_dataset(args.dataset, args.data_root, **arguments.loading_options(args))
+    dataset = datasets.load_dataset(args.dataset, args.data_root, **data.loading_options(args))
     args.cache = dataset.cache  # of `auto`, what it came to
-    arguments.check_top_k(args.top_k_acc, len(dataset.class_names))
+    check_top_k(args.top_k_acc, len(dataset.class_names))
     reading = {
-        **arguments.reading_options(args),
+        **data.reading_options(args),
         "label_keys": ("embedding", "prob") if args.cls_weight else None,
         "share": devices.share,
     }
-    multiple = arguments.batch_multiple(args)
+    multiple = batch_multiple(args)
     train_batches = dataset.train_batches(
         args.batch_size,
         seed=args.seed,
@@ -229,7 +232,7 @@ def train(args: Namespace, loaded, stop, devices) -> None:
             top_k=args.top_k_acc,
             features=processes.as_first(devices.group, bool(args.feature_dump)),
         )
-    best = history.best_epoch(arguments.accuracy_name(args))
+    best = history.best_epoch(accuracy_name(args))
     print(report.final_lines(result, best, report.selected_on(args)))
 
     # ---------------------------------------------------------------- dump

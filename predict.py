@@ -10,25 +10,32 @@ import argparse
 import os
 from pathlib import Path
 
-from training.flags import arguments, parsers
+from training.devices import flags as devices
+from training.flags import paths
+from training.flags.declaration import Flag
+from training.flags.parser import Parser, number
 from utils import UsageError, printable, run_script
 
-
-def parse_arguments() -> argparse.Namespace:
-    parser = parsers.Parser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", required=True, metavar="M.keras", help="a dumped model")
-    parser.add_argument(
+FLAGS = (
+    Flag("--model", required=True, metavar="M.keras", help="a dumped model"),
+    Flag(
         "--top_k",
-        type=parsers.number(int, least=1),
+        type=number(int, least=1),
         default=1,
         metavar="K",
         help="how many classes to print",
-    )
-    parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="image files, or folders of them"
-    )
+    ),
+    Flag("images", nargs="+", metavar="IMAGE", help="image files, or folders of them"),
+)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = Parser(description=__doc__.split("\n")[0])
+    for flag in FLAGS:
+        flag.add_to(parser)
     args = parser.parse_args()
-    arguments.check_input_file("--model", args.model, ".keras")
+    paths.check_input_file("--model", args.model, ".keras")
+    devices.backend()
     for path in args.images:
         if not os.path.exists(path):
             raise UsageError(f"{path}: there is no such file or folder")
@@ -57,7 +64,7 @@ def list_images(paths: list[str]) -> list[Path]:
 
 def main() -> None:
     args = parse_arguments()
-    paths = list_images(args.images)
+    images = list_images(args.images)
 
     import numpy as np
 
@@ -67,7 +74,7 @@ def main() -> None:
 
     model = evaluation.load_model(args.model)
     side, resize = model.info["image_size"], model.info["test_resize"]
-    for path in paths:
+    for path in images:
         image = image_files.load_rgb(path)
         size = resizing.resized_size(*image.size, resize)
         pixels = resizing.center_view(image, size, side)

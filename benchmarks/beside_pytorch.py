@@ -38,7 +38,8 @@ import numpy as np
 import architectures
 import models
 from benchmarks.training_loop import ConstantBatch, EpochTime
-from training.flags import parsers
+from training.flags import arguments
+from training.flags.parser import Parser, number
 from training.learning import losses
 from training.reporting import report
 from utils import UserError, run_script
@@ -63,8 +64,8 @@ PROFILED_STEPS = 5
 
 
 def parse_arguments() -> Namespace:
-    parser = parsers.Parser(description=__doc__.split("\n")[0])
-    whole = parsers.number(int, least=1)
+    parser = Parser(description=__doc__.split("\n")[0])
+    whole = number(int, least=1)
     parser.add_argument("--architecture", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--image_size", type=whole, metavar="S", help="(default: the network's)")
@@ -126,7 +127,7 @@ def build(
         std=(73.9,) * 3,  # of uniform grey levels
         info={"loss": "inv_corr", "cls_weight": 0.0, "label_smoothing": 0.0},
     )
-    losses.compile_model(parsers.training_parser().parse_args(list(flags)), model)
+    losses.compile_model(arguments.training_parser().parse_args(list(flags)), model)
     model.optimizer.learning_rate = LEARNING_RATE
     return model
 

@@ -8,7 +8,6 @@ while it saves, and started again with the same command. In the end weights, opt
 history.csv and result.json have to be the same bit by bit, but for times and paths.
 """
 
-import argparse
 import csv
 import json
 import random
@@ -22,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from training.flags import parsers
+from training.flags.parser import Parser, number
 from training.reporting import report
 from training.resuming import snapshots
 from utils import UserError, run_script
@@ -113,9 +112,9 @@ def compare(name: str, flags: str, kills: int, seed: int, directory: Path) -> bo
     print(f"{name}: uninterrupted in {time.monotonic() - started:.0f} s", flush=True)
     draw = random.Random(seed)
     rows = []
-    for number in range(1, kills + 1):
-        kind = ("training", "saving", "anywhere")[number % 3]
-        rows.append({"kill": number, "while": kind, "left a snapshot of": ""})
+    for index in range(1, kills + 1):
+        kind = ("training", "saving", "anywhere")[index % 3]
+        rows.append({"kill": index, "while": kind, "left a snapshot of": ""})
         rows[-1]["left a snapshot of"] = kill(killed, kind, draw, startup=20)
     killed.finish()
     print(report.table(rows))
@@ -150,12 +149,10 @@ def measure(name: str, training: Training, rows: list[dict]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--data_root", metavar="DIR", help="of CIFAR-100; without it, digits alone")
-    parser.add_argument(
-        "--classes", type=parsers.number(int, least=2), default=5, help="of CIFAR-100"
-    )
-    parser.add_argument("--kills", type=parsers.number(int, least=1), default=20)
+    parser.add_argument("--classes", type=number(int, least=2), default=5, help="of CIFAR-100")
+    parser.add_argument("--kills", type=number(int, least=1), default=20)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     args = parser.parse_args()
     trainings = {"digits": DIGITS}

@@ -15,9 +15,12 @@ import numpy as np
 
 import datasets
 from learn_classifier import build_classifier
+from training import data
 from training.devices import distribution
 from training.devices.distribution import Distribution
-from training.flags import arguments, parsers
+from training.devices.flags import batch_multiple
+from training.flags import arguments
+from training.flags.parser import Parser, number
 from training.resuming import saving
 from utils import UsageError
 
@@ -25,17 +28,17 @@ KINDS = CONSTANT, REAL = "constant batch", "real images"
 ONE_STEP = "a single step"
 
 
-def training_parser(description: str) -> parsers.Parser:
+def training_parser(description: str) -> Parser:
     """The flags of a training, and how long to measure."""
-    parser = parsers.training_parser()
+    parser = arguments.training_parser()
     parser.description = description
     group = parser.add_argument_group("benchmark")
     group.add_argument(
-        "--steps", type=parsers.number(int, least=1), default=20, metavar="N", help="per round"
+        "--steps", type=number(int, least=1), default=20, metavar="N", help="per round"
     )
     group.add_argument(
         "--rounds",
-        type=parsers.number(int, least=1),
+        type=number(int, least=1),
         default=3,
         metavar="N",
         help="of everything that is compared, in turns",
@@ -71,7 +74,7 @@ def describe(args: Namespace) -> str:
 
 def load_dataset(args: Namespace):
     """The data set that the arguments name."""
-    return datasets.load_dataset(args.dataset, args.data_root, **arguments.loading_options(args))
+    return datasets.load_dataset(args.dataset, args.data_root, **data.loading_options(args))
 
 
 class ConstantBatch(keras.utils.PyDataset):
@@ -118,8 +121,8 @@ class Training:
         real = dataset.train_batches(
             args.batch_size,
             seed=args.seed,
-            multiple=arguments.batch_multiple(args),
-            **arguments.reading_options(args),
+            multiple=batch_multiple(args),
+            **data.reading_options(args),
             label_keys=("embedding", "prob") if args.cls_weight else None,
         )
         self._batches = {
@@ -156,9 +159,9 @@ def take_turns(
         kinds: Of batches.
     """
     times = {(name, kind): [] for kind in kinds for name in trainings}
-    for number in range(rounds + 1):
+    for turn in range(rounds + 1):
         for (name, kind), seconds in times.items():
             taken = trainings[name].seconds(kind)
-            if number:
+            if turn:
                 seconds.append(taken)
     return times

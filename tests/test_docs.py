@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from datasets import registry
-from training.flags import arguments, parsers
+from training.devices.flags import check_process_arguments
+from training.flags import arguments
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -83,7 +84,7 @@ def test_every_flag_of_the_training_is_in_the_table():
     table = (ROOT / "docs" / "flags.md").read_text()
     flags = [
         option
-        for action in parsers.training_parser()._actions
+        for action in arguments.training_parser()._actions
         for option in action.option_strings
         if option.startswith("--") and option != "--help"
     ]
@@ -122,8 +123,8 @@ def check(script: str, argv: list[str], monkeypatch) -> argparse.Namespace:
     """The arguments of a command, checked as its script checks them before it does anything."""
     monkeypatch.setattr("sys.argv", [script, *argv])
     if script == "learn_classifier.py":
-        args = parsers.training_parser().parse_args()
-        arguments.check_process_arguments(args)
+        args = arguments.training_parser().parse_args()
+        check_process_arguments(args)
         return arguments.check_training_arguments(args)
     module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
     if hasattr(module, "parse_arguments"):

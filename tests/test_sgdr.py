@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 import sgdr
-from training.flags import parsers
+from training.flags import arguments
 from utils import UsageError
 
 TABLE = Path(__file__).parents[2] / "shared" / "reference" / "sgdr_lr_0.5.csv"
 
 
 def schedule(flags: str) -> sgdr.Schedule:
-    return sgdr.make_schedule(parsers.training_parser().parse_args(flags.split()))
+    return sgdr.make_schedule(arguments.training_parser().parse_args(flags.split()))
 
 
 @pytest.mark.skipif(not TABLE.exists(), reason="the reference table is not here")

@@ -11,7 +11,8 @@ import sys
 import numpy as np
 
 from training.devices import processes
-from training.flags import arguments, parsers
+from training.devices.flags import check_process_arguments
+from training.flags import arguments
 from utils import run_script
 
 EQUAL = "--bn_groups 4 --embedding onehot --cls_weight 0.1".split()
@@ -20,8 +21,8 @@ TRAININGS = {"plain": ["--epochs", "5"], "accumulated": "--epochs 1 --accumulate
 
 def main():
     directory, *flags = sys.argv[1:]
-    args = parsers.training_parser().parse_args([*EQUAL, *flags])
-    arguments.check_process_arguments(args)
+    args = arguments.training_parser().parse_args([*EQUAL, *flags])
+    check_process_arguments(args)
     place = processes.find_place(args)
     with processes.together(place, arguments.common_arguments(args)) as group:
         from training.devices import distribution

@@ -11,7 +11,8 @@ import models
 import sgdr
 from training import fitting
 from training.devices import distribution
-from training.flags import arguments, parsers
+from training.devices.flags import batch_multiple
+from training.flags import arguments
 from training.learning import accumulation, callbacks, losses
 from training.reporting import epochs
 from training.resuming import saving, signals
@@ -90,7 +91,7 @@ class Run:
             self._run(flags, interruption, devices)
 
     def _run(self, flags, interruption, devices):
-        args = parsers.training_parser().parse_args(
+        args = arguments.training_parser().parse_args(
             ["--dataset", "digits-sub3", "--batch_size", "100", "--read_workers", "1", *flags]
         )
         self.args = args = arguments.check_training_arguments(args)
@@ -98,7 +99,7 @@ class Run:
         keras.utils.set_random_seed(args.seed)
         dataset = datasets.load_dataset(args.dataset, split_seed=args.split_seed)
         keys = ("embedding", "prob") if args.cls_weight else None
-        multiple = arguments.batch_multiple(args)
+        multiple = batch_multiple(args)
         reading = {"workers": 1, "label_keys": keys, "share": devices.share}
         train = dataset.train_batches(
             100, seed=args.seed, multiple=multiple, parts=args.accumulate_steps, **reading

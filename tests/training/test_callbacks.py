@@ -6,7 +6,7 @@ import pytest
 
 import models
 import sgdr
-from training.flags import parsers
+from training.flags import arguments
 from training.learning import callbacks
 from training.reporting import epochs
 from utils import UserError
@@ -27,7 +27,7 @@ class Recorder(keras.callbacks.Callback):
 
 def fit(flags, epochs, extra=(), labels=None):
     """Trains a tiny model with a schedule's callbacks; the rates of all steps."""
-    args = parsers.training_parser().parse_args(flags.split())
+    args = arguments.training_parser().parse_args(flags.split())
     schedule = sgdr.with_decay(sgdr.make_schedule(args), args.max_decay, epochs)
     inputs = keras.Input((3,))
     outputs = keras.layers.Dense(1, kernel_initializer="zeros")(inputs)

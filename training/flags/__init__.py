@@ -1,1 +1,1 @@
-"""Which flags there are, and what of them is refused."""
+"""How flags are declared and read; which of them `learn_classifier.py` has, and what is refused."""

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,23 +23,6 @@ from utils import UsageError, UserError
 logger = logging.getLogger(__name__)
 
 _FORMAT = "small-data snapshot 1"
-
-# What may differ between the runs that a training consists of: where things are and go, and how
-# fast they are read. Everything else, also what is added to the program later, must be the same.
-_FREE = {
-    "data_root", "read_workers", "queue_size", "cache", "cache_dir", "check_data",
-    "no_progress", "log_dir", "model_dump", "weight_dump", "feature_dump",
-    "snapshot", "snapshot_every", "snapshot_best", "snapshot_allow", "initial_epoch", "epochs",
-    # With as many `bn_groups` these change the last digits only.
-    "gpus", "gpu_merge", "simulate_devices", "coordinator", "num_processes", "process_id",
-}  # fmt: skip
-
-# What `--snapshot_allow` may let differ: the rates and limits that a training which diverged needs
-# changed. The network and the data must stay.
-CHANGEABLE = (
-    "sgdr_max_lr", "sgd_lr", "sgd_min_lr", "sgd_patience", "sgd_schedule", "clr_min_lr",
-    "clr_max_lr", "max_decay", "clipgrad", "nesterov",
-)  # fmt: skip
 
 
 @dataclass
@@ -193,21 +176,19 @@ def load(path: str | os.PathLike | None) -> Loaded | None:
     )
 
 
-def check_arguments(args: Namespace, snapshot: Snapshot) -> None:
+def check_arguments(args: Namespace, snapshot: Snapshot, free: Collection[str]) -> None:
     """Refuses to continue a training with arguments that would make it another one.
 
     Args:
         args: The resolved arguments of this run.
         snapshot: What it is to continue.
+        free: Names of the arguments that may differ.
 
     Raises:
         UsageError: Arguments differ, or the epochs do not fit; all differences are listed.
     """
     where = f"--snapshot {args.snapshot}"
     now, then = vars(args), snapshot.arguments
-    # A schedule with decay depends on where it ends.
-    free = _FREE - {"epochs"} if args.max_decay else _FREE
-    free = free | set(args.snapshot_allow)
     changed = [
         f"--{name} {_show(then.get(name))} became {_show(now.get(name))}"
         for name in sorted(now.keys() | then.keys())

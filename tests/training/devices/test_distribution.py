@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from training.devices import distribution
-from training.flags import arguments, parsers
+from training.flags import arguments
 from training.resuming import snapshots
 from utils import UsageError
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def resolved(line):
-    return arguments.check_training_arguments(parsers.training_parser().parse_args(line.split()))
+    return arguments.check_training_arguments(arguments.training_parser().parse_args(line.split()))
 
 
 def run(*command, backend="tensorflow"):
@@ -137,9 +137,11 @@ def test_batches_that_cannot_be_parted(line, message):
 def test_a_run_may_go_on_with_another_number_of_gpus():
     args = vars(resolved("--gpus 4 --snapshot s"))
     snapshot = snapshots.Snapshot(args, 1, 0, {})
-    snapshots.check_arguments(resolved("--gpus 2 --bn_groups 4 --snapshot s"), snapshot)
+    fewer = resolved("--gpus 2 --bn_groups 4 --snapshot s")
+    snapshots.check_arguments(fewer, snapshot, arguments.free_arguments(fewer))
+    other = resolved("--gpus 2 --snapshot s")
     with pytest.raises(UsageError, match="--bn_groups 4 became 2"):
-        snapshots.check_arguments(resolved("--gpus 2 --snapshot s"), snapshot)
+        snapshots.check_arguments(other, snapshot, arguments.free_arguments(other))
 
 
 def test_a_single_device_needs_no_engine():

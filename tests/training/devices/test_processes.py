@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from training.devices import processes
+from training.devices.flags import check_process_arguments
 from training.devices.processes import meeting
-from training.flags import arguments, parsers
+from training.flags import arguments
 from utils import UsageError, UserError
 
 ROOT = Path(__file__).parents[3]
@@ -279,17 +280,17 @@ def test_a_port_in_use_is_named(coordinator, monkeypatch):
 )
 def test_wrong_flags_are_refused(monkeypatch, flags, expected):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    args = parsers.training_parser().parse_args(flags.split())
+    args = arguments.training_parser().parse_args(flags.split())
     with pytest.raises(UsageError, match=expected):
-        arguments.check_process_arguments(args)
+        check_process_arguments(args)
 
 
 def test_tensorflow_is_refused(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     flags = "--coordinator a:1 --num_processes 2 --process_id 1"
-    args = parsers.training_parser().parse_args(flags.split())
+    args = arguments.training_parser().parse_args(flags.split())
     with pytest.raises(UsageError, match="KERAS_BACKEND=jax"):
-        arguments.check_process_arguments(args)
+        check_process_arguments(args)
 
 
 SLURM = {

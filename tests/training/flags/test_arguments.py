@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from training.flags import arguments, parsers
+from training.flags import arguments
 from utils import UsageError
 
 ROOT = Path(__file__).parents[3]
 
 
 def resolve(flags: str):
-    args = parsers.training_parser().parse_args(shlex.split(flags))
+    args = arguments.training_parser().parse_args(shlex.split(flags))
     return arguments.check_training_arguments(args)
 
 
@@ -165,7 +165,7 @@ def test_dumps_may_go_to_the_log_directory_that_the_run_makes(tmp_path):
 
 
 def test_every_flag_has_a_help():
-    for action in parsers.training_parser()._actions:
+    for action in arguments.training_parser()._actions:
         assert (action.help or "").strip(), action.option_strings
 
 

@@ -7,8 +7,9 @@ from keras import ops
 
 import models
 from models.heads import EmbeddingOutput
-from training.flags import parsers
+from training.flags import arguments
 from training.learning import losses, metrics
+from training.learning.flags import EMBEDDING_LOSS_NAMES
 
 CLASSES, DIM, BATCH = 5, 7, 6
 
@@ -192,7 +193,7 @@ def test_momentum():
 
 def optimizer_of(flags):
     """The optimiser of a training with these flags."""
-    args = parsers.training_parser().parse_args(flags.split())
+    args = arguments.training_parser().parse_args(flags.split())
     info = {"loss": "cross_entropy", "cls_weight": 0, "label_smoothing": 0}
     model = models.build_model("resnet-32-fc", ["a", "b"], info=info)
     losses.compile_model(args, model)
@@ -200,7 +201,7 @@ def optimizer_of(flags):
 
 
 def test_the_names_of_the_losses_are_those_of_the_command_line():
-    assert set(losses.EMBEDDING_LOSSES) == set(parsers.EMBEDDING_LOSS_NAMES)
+    assert set(losses.EMBEDDING_LOSSES) == set(EMBEDDING_LOSS_NAMES)
 
 
 @pytest.mark.parametrize("name", ["inv_corr", "cross_entropy"])

@@ -1,0 +1,181 @@
+"""The flags that say which images there are and how they are read."""
+
+import argparse
+
+import datasets
+from training.flags.declaration import Flag, FlagGroup
+from training.flags.parser import number
+from utils import UsageError
+
+
+def fold(text: str) -> str:
+    """An argparse `type`: `I/K`, the I-th of K folds."""
+    part, slash, count = text.partition("/")
+    if not (slash and part.isdecimal() and count.isdecimal()) or not (
+        1 <= int(part) <= int(count) and 2 <= int(count) < 2**31
+    ):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected I/K, the I-th of K parts, as in 1/5")
+    return f"{int(part)}/{int(count)}"
+
+
+FLAGS = FlagGroup(
+    "data",
+    (
+        Flag(
+            "--dataset",
+            default="digits",
+            metavar="NAME",
+            help="data set; -subN after its name trains on N images per class. "
+            f"Known: {', '.join(datasets.dataset_names())}",
+        ),
+        Flag(
+            "--data_root",
+            metavar="DIR",
+            help="where its files are (digits has none)",
+            on_resume="free",
+            per_process=True,
+        ),
+        Flag(
+            "--image_size",
+            type=number(int, least=1),
+            metavar="S",
+            help="crop of S x S pixels from images whose smaller side is S*8/7",
+            default_text="the data set's own sizes",
+        ),
+        Flag(
+            "--class_list",
+            metavar="FILE",
+            help="use only the classes whose ids begin the lines of this file, in its order",
+        ),
+        Flag(
+            "--test_fraction",
+            type=number(above=0, below=1),
+            metavar="SHARE",
+            help="of each class to test on, for a folder of class folders; drawn with --split_seed",
+        ),
+        Flag(
+            "--skip_bad_images",
+            action="store_true",
+            help="leave out images that cannot be read, instead of refusing to start",
+        ),
+        Flag(
+            "--cache_dir",
+            metavar="DIR",
+            help="of --cache disk and computed statistics",
+            default_text="the user's cache directory",
+            on_resume="free",
+            per_process=True,
+        ),
+        Flag(
+            "--read_workers",
+            type=number(int, least=1),
+            default=8,
+            metavar="N",
+            help="reading threads",
+            on_resume="free",
+            per_process=True,
+        ),
+        Flag(
+            "--queue_size",
+            type=number(int, least=1),
+            default=100,
+            metavar="N",
+            help="batches read ahead at most; all together are bounded to 640 MiB too",
+            on_resume="free",
+            per_process=True,
+        ),
+    ),
+)
+
+# A training reads its images more than once, and is what one checks them for.
+TRAINING_FLAGS = FlagGroup(
+    FLAGS.title,
+    (
+        *FLAGS.flags,
+        Flag(
+            "--cache",
+            choices=datasets.CACHE_MODES,
+            default="auto",
+            help="keep decoded images: auto is ram if they fit in half of the free memory, else "
+            "none",
+            on_resume="free",
+            per_process=True,
+        ),
+        Flag(
+            "--validation_fraction",
+            type=number(above=0, below=1),
+            metavar="SHARE",
+            help="hold out this share of each class's training images: what an epoch is judged by "
+            "(val_…, --snapshot_best) is then of them, and the test images are used once, at the "
+            "end",
+            default_text="epochs are judged by the test images, as published",
+        ),
+        Flag(
+            "--fold",
+            type=fold,
+            metavar="I/K",
+            help="as --validation_fraction, with the I-th of K equal parts of the training images",
+        ),
+        Flag(
+            "--split_seed",
+            type=number(int, least=0, below=2**31),
+            default=0,
+            metavar="N",
+            help="draws the images of -subN, the test images of --test_fraction and the "
+            "validation images, so that runs that differ in --seed see the same",
+        ),
+        Flag(
+            "--check_data",
+            action="store_true",
+            help="only decode every image of the data set, and list those that cannot be read",
+            on_resume="free",
+        ),
+    ),
+)
+
+
+def check_data_arguments(args: argparse.Namespace) -> datasets.DatasetSpec:
+    """Resolves the data set's name and checks that its files are there.
+
+    Raises:
+        UsageError: The data set is unknown, its files are not under `--data_root`, or flags do
+            not go together.
+    """
+    # Only a training has the flags of a validation split.
+    if getattr(args, "validation_fraction", None) and args.fold:
+        raise UsageError(
+            "--fold: says which images are held out, as --validation_fraction does; "
+            "give one of the two"
+        )
+    spec = datasets.check_dataset(
+        args.dataset,
+        args.data_root,
+        image_size=args.image_size,
+        class_list=args.class_list,
+        test_fraction=args.test_fraction,
+    )
+    args.dataset = spec.name
+    return spec
+
+
+def loading_options(args: argparse.Namespace) -> dict:
+    """What `datasets.load_dataset` needs of the data flags, besides name and root."""
+    names = ("image_size", "class_list", "test_fraction", "cache_dir", "skip_bad_images")
+    options = {name: getattr(args, name) for name in names}
+    # What is read once need not be kept, and only a training draws a split.
+    if not hasattr(args, "cache"):
+        return options | {"cache": "none"}
+    validation = None
+    if args.validation_fraction or args.fold:
+        fold = tuple(map(int, args.fold.split("/"))) if args.fold else None
+        validation = datasets.Validation(args.validation_fraction, fold)
+    return options | {
+        "cache": args.cache,
+        "validation": validation,
+        "split_seed": args.split_seed,
+    }
+
+
+def reading_options(args: argparse.Namespace) -> dict:
+    """What a data set's `train_batches` and `test_batches` need of the arguments."""
+    return {"workers": args.read_workers, "queue_size": args.queue_size}

@@ -1,0 +1,52 @@
+"""Checks of the paths that flags name, before anything is loaded."""
+
+import os
+from pathlib import Path
+
+from utils import UsageError
+
+
+def check_input_file(flag: str, path: str, suffix: str | tuple[str, ...] = "") -> None:
+    """Refuses a file that is not there, cannot be read, or whose name ends otherwise."""
+    if not path.endswith(suffix):
+        expected = suffix if isinstance(suffix, str) else " or ".join(suffix)
+        raise UsageError(f"{flag} {path}: expected a file whose name ends in {expected}")
+    if not os.path.isfile(path):
+        raise UsageError(f"{flag} {path}: there is no such file")
+    if not os.access(path, os.R_OK):
+        raise UsageError(f"{flag} {path}: no permission to read it")
+
+
+def check_output_file(
+    flag: str,
+    path: str | None,
+    suffixes: str | tuple[str, ...] = "",
+    *,
+    made_by_run: str | None = None,
+) -> None:
+    """Refuses a file that could not be written, or whose name does not fit its format.
+
+    Args:
+        flag: The flag, for the message.
+        path: Its value, or `None` where it was not given.
+        suffixes: How the file's name must end, or in which ways it may.
+        made_by_run: A directory that the run makes, so that it need not be there yet.
+    """
+    if path is None:
+        return
+    suffixes = (suffixes,) if isinstance(suffixes, str) else suffixes
+    name = Path(path).name
+    if not name.endswith(suffixes) or name in suffixes:
+        raise UsageError(f"{flag} {path}: the file's name must end in {' or '.join(suffixes)}")
+    if os.path.isdir(path):
+        raise UsageError(f"{flag} {path}: is a directory; give a file's name")
+    directory = os.path.dirname(os.path.abspath(path))
+    if made_by_run is None or directory != os.path.abspath(made_by_run):
+        check_writable(flag, path, directory)
+
+
+def check_writable(flag: str, path: str, directory: str) -> None:
+    if not os.path.isdir(directory):
+        raise UsageError(f"{flag} {path}: there is no directory {directory}; create it first")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise UsageError(f"{flag} {path}: the directory {directory} is not writable")

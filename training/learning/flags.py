@@ -1,0 +1,291 @@
+"""The flags that say what is learned and how: network, loss, optimisation, schedule, fine-tuning.
+
+Nothing here imports Keras: `--help` and a wrong argument answer at once.
+"""
+
+import argparse
+
+import architectures
+import embeddings
+import sgdr
+from training.flags import paths
+from training.flags.declaration import Flag, FlagGroup
+from training.flags.parser import number
+from utils import UsageError
+
+EMBEDDING_LOSS_NAMES = ("inv_corr", "mse", "unnorm_corr", "softmax_corr")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+_WEIGHT_FILES = (".keras", ".h5", ".hdf5")
+
+NETWORK = FlagGroup(
+    "network and loss",
+    (
+        Flag(
+            "--architecture",
+            default="simple",
+            metavar="NAME",
+            help=f"network: {', '.join(architectures.ARCHITECTURES)}",
+        ),
+        Flag(
+            "--embedding",
+            metavar="onehot|FILE",
+            help="learn class embeddings with --loss; without it, cross entropy",
+        ),
+        Flag(
+            "--loss",
+            choices=EMBEDDING_LOSS_NAMES,
+            help="embedding loss: inv_corr is the cosine loss",
+            default_text="inv_corr with --embedding",
+        ),
+        Flag(
+            "--cls_weight",
+            type=number(least=0),
+            default=0.0,
+            metavar="W",
+            help="adds a softmax classifier on top of the embedding, its cross entropy weighted "
+            "by W",
+        ),
+        Flag(
+            "--cls_base",
+            metavar="NAME|INDEX",
+            help="layer that classifier sits on",
+            default_text="the embedding",
+        ),
+        Flag(
+            "--label_smoothing",
+            type=number(least=0, below=1),
+            default=0.0,
+            metavar="E",
+            help="cross entropy aims at 1-E for the true class and E/(C-1) for each of the C-1 "
+            "others",
+        ),
+    ),
+)
+
+OPTIMISATION = FlagGroup(
+    "optimisation",
+    (
+        Flag(
+            "--epochs",
+            type=number(int, least=1),
+            metavar="N",
+            help="epochs",
+            default_text="the whole schedule",
+            on_resume="free",
+            # A schedule with decay depends on where it ends.
+            same_with="max_decay",
+        ),
+        Flag(
+            "--batch_size",
+            type=number(int, least=1),
+            default=100,
+            metavar="N",
+            help="images per step",
+        ),
+        Flag(
+            "--accumulate_steps",
+            type=number(int, least=1),
+            default=1,
+            metavar="K",
+            help="compute each batch in K parts, for devices with little memory: the same "
+            "gradients, but batch normalisation takes its statistics from a part, and averages K "
+            "times as often",
+        ),
+        Flag(
+            "--val_batch_size",
+            type=number(int, least=1),
+            metavar="N",
+            help="batch size of the evaluation",
+            default_text="the batch size",
+        ),
+        Flag(
+            "--clipgrad",
+            type=number(least=0),
+            default=10.0,
+            metavar="NORM",
+            help="scales gradients down to this global norm; 0 does not clip",
+            on_resume="allowed",
+        ),
+        Flag(
+            "--weight_decay",
+            type=number(least=0),
+            metavar="L",
+            help="adds L * |w|^2 of every convolution and dense kernel to the loss, in place of "
+            "the network's own: gradient 2*L*w. PyTorch's weight_decay is 2*L; Keras' "
+            "SGD(weight_decay=) and AdamW are decoupled from the momentum and are not this",
+            default_text="the network's own, none for resnet-50",
+        ),
+        Flag(
+            "--max_decay",
+            type=number(least=0, most=1),
+            default=0.0,
+            metavar="D",
+            help="1/t decay per step that ends at D times the scheduled rate; 0 does not decay",
+            on_resume="allowed",
+        ),
+        Flag("--nesterov", action="store_true", help="Nesterov momentum", on_resume="allowed"),
+        Flag(
+            "--precision",
+            choices=PRECISIONS,
+            default="float32",
+            help="mixed: half-precision layers; normalisation, losses and weights stay float32",
+        ),
+        Flag(
+            "--seed",
+            type=number(int, least=0, below=2**31),
+            default=0,
+            metavar="N",
+            help="everything random of a training follows from it: weights, order, augmentation",
+        ),
+    ),
+)
+
+_LR_SCHEDULES = {name.lower(): name for name in sgdr.SCHEDULES}
+_RATE = {"type": number(above=0), "metavar": "RATE", "on_resume": "allowed"}
+_EPOCHS = {"type": number(int, least=1), "metavar": "EPOCHS"}
+_SGDR = {"only_with": ("lr_schedule", "SGDR")}
+_SGD = {"only_with": ("lr_schedule", "SGD")}
+_CLR = {"only_with": ("lr_schedule", "CLR")}
+
+SCHEDULE = FlagGroup(
+    "learning-rate schedule",
+    (
+        Flag(
+            "--lr_schedule",
+            type=lambda text: _LR_SCHEDULES.get(text.lower(), text),
+            choices=sgdr.SCHEDULES,
+            default="SGDR",
+            help="SGDR: cosine with warm restarts; SGD: falls on a plateau or by --sgd_schedule; "
+            "CLR: triangular; ResNet-Schedule: 0.01, 0.1, 0.01, 0.001 over 164 epochs",
+        ),
+        Flag("--sgdr_max_lr", default=0.1, help="rate after a restart", **_RATE, **_SGDR),
+        Flag("--sgdr_base_len", default=12, help="length of the first cycle", **_EPOCHS, **_SGDR),
+        Flag(
+            "--sgdr_mul",
+            type=number(int, least=1),
+            default=2,
+            metavar="N",
+            help="factor between the lengths of two cycles",
+            **_SGDR,
+        ),
+        Flag("--sgd_lr", default=0.1, help="first rate", **_RATE, **_SGD),
+        Flag(
+            "--sgd_patience",
+            default=10,
+            help="epochs without a better val_loss before the rate falls to a tenth",
+            on_resume="allowed",
+            **_EPOCHS,
+            **_SGD,
+        ),
+        Flag("--sgd_min_lr", default=1e-4, help="rate that it never falls below", **_RATE, **_SGD),
+        Flag(
+            "--sgd_schedule",
+            metavar="LIST",
+            help="fixed steps FIRST_EPOCH:RATE,…,LAST_EPOCH, as in 1:0.1,31:0.01,41:0.001,50",
+            on_resume="allowed",
+            **_SGD,
+        ),
+        Flag("--clr_step_len", default=12, help="from lowest to highest rate", **_EPOCHS, **_CLR),
+        Flag("--clr_min_lr", default=1e-5, help="lowest rate", **_RATE, **_CLR),
+        Flag("--clr_max_lr", default=0.1, help="highest rate", **_RATE, **_CLR),
+    ),
+)
+
+FINETUNING = FlagGroup(
+    "fine-tuning",
+    (
+        Flag(
+            "--finetune",
+            metavar="FILE",
+            help="begin with the weights of this file, by layer name: a --model_dump, a "
+            "--weight_dump or an HDF5 file of Keras 2",
+        ),
+        Flag(
+            "--finetune_init",
+            type=number(int, least=0),
+            metavar="N",
+            help="first train the new layers alone for N epochs, at --sgd_lr",
+            default_text="8 with --embedding, otherwise 3",
+        ),
+    ),
+)
+
+
+def check_learning_arguments(args: argparse.Namespace, num_classes: int | None) -> None:
+    """Resolves what is learned and how, and refuses what cannot work or does nothing.
+
+    Args:
+        args: With `image_size` resolved; changed in place.
+        num_classes: Classes of the data set; `None` where only loading it tells.
+
+    Raises:
+        UsageError: An argument, or a combination of arguments, is wrong.
+    """
+    architectures.check_image_size(args.architecture, args.image_size)
+    _check_loss(args)
+    if num_classes is not None and args.embedding == "onehot":
+        architectures.check_embedding_dim(args.architecture, num_classes)
+    _check_finetuning(args)
+    _check_schedule(args)
+    if args.accumulate_steps > args.batch_size:
+        raise UsageError(
+            f"--accumulate_steps {args.accumulate_steps}: a batch has {args.batch_size} images "
+            "only; use fewer parts"
+        )
+    args.val_batch_size = args.val_batch_size or args.batch_size
+
+
+def _check_loss(args: argparse.Namespace) -> None:
+    if args.embedding is None:
+        for flag, given in (
+            ("--loss", args.loss is not None),
+            ("--cls_weight", args.cls_weight > 0),
+        ):
+            if given:
+                raise UsageError(
+                    f"{flag} needs class embeddings: add --embedding onehot, or leave {flag} out"
+                )
+    else:
+        embeddings.check_embedding(args.embedding)
+        args.loss = args.loss or "inv_corr"
+        if args.label_smoothing and not args.cls_weight:
+            raise UsageError(
+                "--label_smoothing smooths the targets of the cross entropy, which an embedding "
+                "loss has only with --cls_weight: add that, or leave --label_smoothing out"
+            )
+    if args.cls_base is not None and not args.cls_weight:
+        raise UsageError("--cls_base places the classifier that --cls_weight adds: give both")
+
+
+def _check_finetuning(args: argparse.Namespace) -> None:
+    if args.finetune is None:
+        if args.finetune_init is not None:
+            raise UsageError("--finetune_init: needs --finetune FILE, to which layers can be new")
+        return
+    paths.check_input_file("--finetune", args.finetune, _WEIGHT_FILES)
+    if args.finetune_init is None:
+        args.finetune_init = 8 if args.embedding else 3
+
+
+def _check_schedule(args: argparse.Namespace) -> None:
+    given = {flag.dest for flag in SCHEDULE.flags if getattr(args, flag.dest) != flag.unset}
+    if args.finetune_init:
+        given.discard("sgd_lr")  # the rate of the new layers
+    for flag in SCHEDULE.flags:
+        if flag.dest in given and flag.only_with not in (None, ("lr_schedule", args.lr_schedule)):
+            raise UsageError(
+                f"{flag.name} belongs to --lr_schedule {flag.only_with[1]} and does nothing with "
+                f"{args.lr_schedule}"
+            )
+    if args.sgd_schedule:
+        for flag in ("sgd_lr", "sgd_patience", "sgd_min_lr"):
+            if flag in given:
+                raise UsageError(f"--{flag} does nothing beside --sgd_schedule, which has it all")
+    for low, high in (("clr_min_lr", "clr_max_lr"), ("sgd_min_lr", "sgd_lr")):
+        if getattr(args, low) > getattr(args, high):
+            raise UsageError(
+                f"--{low} {getattr(args, low):g} is above --{high} {getattr(args, high):g}"
+            )
+    # Made also where --epochs is given, as it reads --sgd_schedule.
+    schedule = sgdr.make_schedule(args)
+    args.epochs = args.epochs or schedule.epochs

@@ -1,0 +1,130 @@
+"""The flags that say what a run reports and writes, and the names of its scores."""
+
+import argparse
+import os
+
+from training.flags import paths
+from training.flags.declaration import Flag, FlagGroup
+from training.flags.parser import number
+from utils import UsageError
+
+TOP_K = Flag(
+    "--top_k_acc",
+    type=number(int, least=1),
+    nargs="+",
+    default=[],
+    metavar="K",
+    help="also report the share of images whose class is among the K best",
+)
+
+OUTPUT = FlagGroup(
+    "output",
+    (
+        Flag(
+            "--log_dir",
+            metavar="DIR",
+            help="history.csv, result.json and TensorBoard events; must not hold another run's",
+            on_resume="free",
+            writes=True,
+        ),
+        Flag(
+            "--model_dump",
+            metavar="M.keras",
+            help="the trained model, complete in itself",
+            on_resume="free",
+            writes=True,
+        ),
+        Flag(
+            "--weight_dump",
+            metavar="W.weights.h5",
+            help="its weights alone",
+            on_resume="free",
+            writes=True,
+        ),
+        Flag(
+            "--feature_dump",
+            metavar="F.npz",
+            help="features, labels and class names of the test images",
+            on_resume="free",
+            writes=True,
+        ),
+        Flag(
+            "--no_progress",
+            action="store_true",
+            help="one line per epoch on a terminal too",
+            on_resume="free",
+            per_process=True,
+        ),
+        TOP_K,
+    ),
+)
+
+# How the file of a class hierarchy is to be read.
+HIERARCHY_FORMAT = (
+    Flag(
+        "--is_a",
+        action="store_true",
+        help="the lines of the hierarchy are `child parent`, not `parent child`",
+    ),
+    Flag("--str_ids", action="store_true", help="its class ids are text, not numbers"),
+)
+
+
+def check_output_arguments(args: argparse.Namespace, *, resumed: bool) -> None:
+    """Refuses files that could not be written, or would take the place of another run's.
+
+    Args:
+        args: The parsed arguments.
+        resumed: Whether the log directory may hold an earlier part of the same run.
+
+    Raises:
+        UsageError: A path is wrong.
+    """
+    for flag, suffix in (("model", ".keras"), ("weight", ".weights.h5"), ("feature", ".npz")):
+        path = getattr(args, f"{flag}_dump")
+        paths.check_output_file(f"--{flag}_dump", path, suffix, made_by_run=args.log_dir)
+    check_log_dir(args.log_dir, resumed=resumed)
+
+
+def check_log_dir(log_dir: str | None, *, resumed: bool = False) -> None:
+    """Refuses a log directory that cannot be made, or that holds another run."""
+    if log_dir is None:
+        return
+    if os.path.exists(log_dir) and not os.path.isdir(log_dir):
+        raise UsageError(f"--log_dir {log_dir}: is a file; give a directory")
+    for name in ("history.csv", "result.json"):
+        if os.path.exists(os.path.join(log_dir, name)) and not resumed:
+            raise UsageError(
+                f"--log_dir {log_dir}: holds {name} of an earlier run, which is not overwritten; "
+                "give another directory"
+            )
+    directory = os.path.abspath(log_dir)
+    while not os.path.exists(directory):
+        directory = os.path.dirname(directory)
+    paths.check_writable("--log_dir", log_dir, directory)
+
+
+def check_top_k(top_k: list[int], num_classes: int) -> None:
+    """Refuses a `--top_k_acc` that every prediction would meet, or that is given twice."""
+    if len(set(top_k)) < len(top_k):
+        raise UsageError(f"--top_k_acc {' '.join(map(str, top_k))}: a number is given twice")
+    for k in top_k:
+        if k >= num_classes:
+            raise UsageError(
+                f"--top_k_acc {k}: there are {num_classes} classes, so use less than {num_classes}"
+            )
+
+
+def accuracy_name(args: argparse.Namespace) -> str:
+    """The accuracy that counts, as `history.csv` calls it."""
+    return "val_prob_acc" if args.cls_weight else "val_acc"
+
+
+def metric_names(args: argparse.Namespace) -> list[str]:
+    """The scores of an epoch, as `history.csv` calls them."""
+    names = ["acc", *(f"top{k}_acc" for k in args.top_k_acc)]
+    if args.cls_weight:
+        names = [
+            f"{output}_{name}" for output in ("embedding", "prob") for name in ["loss", *names]
+        ]
+    return [f"{prefix}{name}" for prefix in ("val_", "") for name in ["loss", *names]]

@@ -1,0 +1,130 @@
+"""The flags of snapshots, and which snapshot a run continues."""
+
+import argparse
+from collections.abc import Collection, Sequence
+
+from training.flags import paths
+from training.flags.declaration import Flag, FlagGroup
+from training.flags.parser import number
+from training.reporting.flags import accuracy_name, check_log_dir, metric_names
+from training.resuming import snapshot_schema, snapshots
+from utils import UsageError, UserError, nearest_names
+
+
+def snapshot_flags(allowed: Sequence[str]) -> FlagGroup:
+    """The flags of snapshots.
+
+    Args:
+        allowed: Names of the arguments of all groups that `--snapshot_allow` may let differ.
+    """
+    return FlagGroup(
+        "interrupting and resuming",
+        (
+            Flag(
+                "--snapshot",
+                metavar="PATH",
+                help="written after every epoch, the one before it kept as PATH.previous; when it "
+                "exists, the training resumes from it",
+                on_resume="free",
+                writes=True,
+            ),
+            Flag(
+                "--snapshot_every",
+                type=number(above=0),
+                metavar="SECONDS",
+                help="also write it within an epoch, whenever the last one is that old",
+                on_resume="free",
+                writes=True,
+            ),
+            Flag(
+                "--snapshot_best",
+                nargs="?",
+                const="",
+                metavar="METRIC",
+                help="also keep the model of the best epoch, as PATH.best.keras; METRIC is a "
+                "column of history.csv",
+                default_text="val_acc, with --cls_weight val_prob_acc",
+                on_resume="free",
+                writes=True,
+            ),
+            Flag(
+                "--initial_epoch",
+                type=number(int, least=0),
+                metavar="N",
+                help="begin the schedule and the data order after N epochs; with an existing "
+                "snapshot it must agree and can be left out",
+                on_resume="free",
+            ),
+            Flag(
+                "--snapshot_allow",
+                nargs="+",
+                choices=allowed,
+                default=[],
+                metavar="FLAG",
+                help="resume although these were changed, as in --snapshot_allow sgdr_max_lr; any "
+                f"of {', '.join(allowed)}",
+                on_resume="free",
+            ),
+        ),
+    )
+
+
+def check_snapshot_arguments(args: argparse.Namespace) -> None:
+    """Refuses snapshots that could not be written; resolves `snapshot_best`.
+
+    Raises:
+        UsageError: A path, a metric or an epoch is wrong.
+    """
+    if args.snapshot is not None:
+        paths.check_output_file("--snapshot", args.snapshot)
+    for flag in ("snapshot_every", "snapshot_best"):
+        if getattr(args, flag) is not None and args.snapshot is None:
+            raise UsageError(f"--{flag}: needs --snapshot PATH, which says where to")
+    if args.snapshot_best is not None:
+        known = metric_names(args)
+        args.snapshot_best = args.snapshot_best or accuracy_name(args)
+        if args.snapshot_best not in known:
+            raise UsageError(
+                f"--snapshot_best {args.snapshot_best}: no such metric; "
+                f"{nearest_names(args.snapshot_best, known)}"
+            )
+    if args.initial_epoch is not None and args.initial_epoch >= args.epochs:
+        raise UsageError(
+            f"--initial_epoch {args.initial_epoch}: leaves nothing to do of --epochs {args.epochs}"
+        )
+
+
+def load_snapshot(args: argparse.Namespace, free: Collection[str]) -> snapshots.Loaded | None:
+    """The snapshot that a run with these arguments continues; `None` if it begins.
+
+    Args:
+        args: The resolved arguments.
+        free: Names of those that may differ from the snapshot's.
+
+    Raises:
+        UsageError: The snapshot belongs to a run with other arguments.
+        UserError: All copies are damaged, or the history is another run's.
+    """
+    loaded = snapshots.load(args.snapshot)
+    if loaded is None:
+        return None
+    snapshots.check_arguments(args, loaded.snapshot, free)
+    _check_history(args, loaded.snapshot)
+    if not snapshots.same_log_dir(args.log_dir, loaded.snapshot):
+        check_log_dir(args.log_dir)
+    return loaded
+
+
+def _check_history(args: argparse.Namespace, snapshot: snapshots.Snapshot) -> None:
+    rows = snapshot.state["EpochReport"]["rows"]
+    if not rows and snapshot.phase == snapshot_schema.ALL_LAYERS and snapshot.epoch >= args.epochs:
+        raise UsageError(
+            f"--epochs {args.epochs}: --snapshot {args.snapshot} began with {snapshot.epoch}, and "
+            "none is left to train; give more"
+        )
+    names = snapshot_schema.ROW_FACTS.union(metric_names(args))
+    if rows and rows[0].keys() != names:
+        raise UserError(
+            f"--snapshot {args.snapshot}: its history is of {', '.join(rows[0])}, but this run's "
+            f"of {', '.join(sorted(names))}; give another --snapshot to begin anew"
+        )
