@@ -32,33 +32,33 @@ def build_classifier(args: Namespace, dataset):
     import models
     from training.learning import losses
 
-    head = {}
+    head = None
     if args.embedding:
         kind = losses.EMBEDDING_LOSSES[args.loss]
-        head = {
-            "class_embeddings": embeddings.class_embeddings(
-                args.embedding, dataset.class_ids, dataset.class_names
-            ),
-            "embedding_output": kind.output,
-            "embedding_metric": kind.metric,
-            "classifier_branch": bool(args.cls_weight),
-            "classifier_base": args.cls_base,
-        }
+        head = models.EmbeddingHead(
+            embeddings.class_embeddings(args.embedding, dataset.class_ids, dataset.class_names),
+            kind.output,
+            kind.metric,
+            classifier_branch=bool(args.cls_weight),
+            classifier_base=args.cls_base,
+        )
     model = models.build_model(
         args.architecture,
         dataset.class_names,
         class_ids=dataset.class_ids,
-        **head,
+        head=head,
+        preprocessing=models.Preprocessing(
+            dataset.mean,
+            dataset.std,
+            dataset.std_epsilon,
+            dataset.channel_order,
+            image_size=args.image_size,
+            test_resize=dataset.spec.test_resize,
+        ),
         weight_decay=args.weight_decay,
-        mean=dataset.mean,
-        std=dataset.std,
-        std_epsilon=dataset.std_epsilon,
-        channel_order=dataset.channel_order,
         # What evaluation needs to know months later.
         info={
             "dataset": args.dataset,
-            "image_size": args.image_size,
-            "test_resize": dataset.spec.test_resize,
             "seed": args.seed,
             "split_seed": args.split_seed,
             "test_fraction": args.test_fraction,
