@@ -122,9 +122,9 @@ def build(
     model = models.build_model(
         name,
         [str(i) for i in range(num_classes)],
-        class_embeddings=np.eye(num_classes, dtype="float32"),
-        mean=(127.5,) * 3,
-        std=(73.9,) * 3,  # of uniform grey levels
+        head=models.EmbeddingHead(np.eye(num_classes, dtype="float32")),
+        # Of uniform grey levels.
+        preprocessing=models.Preprocessing(mean=(127.5,) * 3, std=(73.9,) * 3),
         info={"loss": "inv_corr", "cls_weight": 0.0, "label_smoothing": 0.0},
     )
     losses.compile_model(arguments.training_parser().parse_args(list(flags)), model)

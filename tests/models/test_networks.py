@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from architectures import ARCHITECTURES
-from models import BatchNormalization, build_model
+from models import BatchNormalization, EmbeddingHead, build_model
 
 PUBLISHED = {
     # Classes, trainable and non-trainable parameters, layers with weights.
@@ -82,10 +82,10 @@ def test_parameters_as_published(classifier):
 
 
 def test_embedding_has_its_own_dense_layer():
-    model = build_model("resnet-32-fc", names(10), class_embeddings=np.eye(10))
+    model = build_model("resnet-32-fc", names(10), head=EmbeddingHead(np.eye(10)))
     assert parameters(model.trainable_weights) == 471_140 - 65 * 100 + 65 * 10
     assert model.get_layer("embedding").units == 10
-    plain = build_model("resnet-32", names(10), class_embeddings=np.eye(10, 64))
+    plain = build_model("resnet-32", names(10), head=EmbeddingHead(np.eye(10, 64)))
     assert parameters(plain.trainable_weights) == 471_140 - 65 * 100
 
 
@@ -114,8 +114,7 @@ def test_weight_decay_replaces_every_regularizer(architecture, weight_decay):
     model = build_model(
         architecture,
         names(4),
-        class_embeddings=np.eye(4, 64),
-        classifier_branch=True,
+        head=EmbeddingHead(np.eye(4, 64), classifier_branch=True),
         weight_decay=weight_decay,
     )
     assert model.get_layer("prob") in kernels(model)
@@ -128,7 +127,7 @@ def test_weight_decay_replaces_every_regularizer(architecture, weight_decay):
 
 def test_branch_has_its_own_weight_decay():
     model = build_model(
-        "resnet-32-fc", names(4), class_embeddings=np.eye(4), classifier_branch=True
+        "resnet-32-fc", names(4), head=EmbeddingHead(np.eye(4), classifier_branch=True)
     )
     assert float(model.get_layer("prob").kernel_regularizer.l2) == pytest.approx(5e-4)
     assert float(model.get_layer("embedding").kernel_regularizer.l2) == pytest.approx(2e-4)
@@ -251,7 +250,7 @@ def test_simple_shapes(classifier):
 
 def test_shortcuts_of_the_cifar_resnet():
     """With its residual branches silenced, the network only pools and pads what `relu0` gives."""
-    model = build_model("resnet-32", names(2), class_embeddings=np.eye(2, 64))
+    model = build_model("resnet-32", names(2), head=EmbeddingHead(np.eye(2, 64)))
     for layer in model.layers:
         if re.fullmatch(r"bn\d-\d+y", layer.name):
             layer.gamma.assign(np.zeros(layer.gamma.shape))
