@@ -19,7 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import PIL
@@ -31,6 +30,7 @@ from datasets.batches import cache, parallel, rng, transforms
 from datasets.batches.sequence import BatchSequence
 from datasets.dataset import Dataset
 from foreign_files import image_files
+from training import quiet_start  # noqa: F401
 from utils import run_script
 
 

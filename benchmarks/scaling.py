@@ -31,6 +31,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from training import quiet_start  # noqa: F401  # before Keras
+
+# isort: split
 import keras
 import numpy as np
 

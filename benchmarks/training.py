@@ -16,6 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from training import quiet_start  # noqa: F401  # before Keras
+
+# isort: split
 import keras
 
 from benchmarks import training_loop

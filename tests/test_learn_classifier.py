@@ -49,6 +49,7 @@ def cosine(tmp_path_factory):
         *f"--model_dump {out}/m.keras --weight_dump {out}/w.weights.h5".split(),
         *f"--feature_dump {out}/f.npz".split(),
     )  # fmt: skip
+    assert done.stderr == ""  # nothing of TensorFlow's start, in particular
     return out, done.stdout
 
 
