@@ -92,6 +92,8 @@ def load_test_set(args: argparse.Namespace, path: str, model):
     reporting.check_top_k(args.top_k_acc, len(model.class_names))
     # With the seed of the training, a folder's test images are those drawn then.
     options["split_seed"] = trained.get("split_seed", trained["seed"])
+    # Models of before this was stored saw images as they are stored.
+    options["exif_rotation"] = trained.get("exif_rotation", False)
     dataset = datasets.load_dataset(args.dataset, args.data_root, splits=("test",), **options)
     index = {class_id: i for i, class_id in enumerate(model.class_ids)}
     classes = list(zip(dataset.class_ids, dataset.class_names, strict=True))

@@ -19,7 +19,7 @@ from training.devices.flags import batch_multiple, check_process_arguments
 from training.flags import arguments
 from training.reporting.flags import accuracy_name, check_top_k
 from training.resuming import signals, snapshots
-from utils import run_script
+from utils import printable, run_script
 
 
 def build_classifier(args: Namespace, dataset):
@@ -61,6 +61,7 @@ def build_classifier(args: Namespace, dataset):
             "dataset": args.dataset,
             "seed": args.seed,
             "split_seed": args.split_seed,
+            "exif_rotation": dataset.spec.exif_rotation,
             "test_fraction": args.test_fraction,
             "loss": args.loss or "cross_entropy",
             "cls_weight": args.cls_weight,
@@ -76,9 +77,12 @@ def check_images(args: Namespace) -> int:
     """Decodes every image of the data set and lists the bad ones; the exit status, 1 if any."""
     options = data.loading_options(args) | {"check_files": False}
     dataset = datasets.load_dataset(args.dataset, args.data_root, **options)
-    bad = dataset.check_images()
+    bad, doubtful = dataset.check_images()
     total = len(dataset.train) + len(dataset.test)
-    print("\n".join([*bad, f"{dataset.name}: {len(bad)} of {total} images cannot be read"]))
+    lines = [*doubtful, *bad, f"{dataset.name}: {len(bad)} of {total} images cannot be read"]
+    if doubtful:
+        lines.append(f"{dataset.name}: {len(doubtful)} images are of one colour or nearly black")
+    print("\n".join(map(printable, lines)))
     return 1 if bad else 0
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from datasets import checks, statistics
 from datasets.batches.cache import files_key
+from datasets.batches.parallel import map_threads
 from datasets.batches.split import Split
 from datasets.info import ClassId, DatasetSpec
 
@@ -95,21 +96,25 @@ class Dataset:
             return self.spec.mean, self.spec.std
         images = self.train.images
         if isinstance(images, np.ndarray):
-            return statistics.of_array(images)
-        kept = self.cache_dir / f"{self.spec.info.name}-{files_key(images)}.statistics.json"
-        return statistics.of_files(self.name, images, kept)
+            found = statistics.of_array(images)
+        else:
+            kept = self.cache_dir / f"{self.spec.info.name}-{files_key(images)}.statistics.json"
+            found = statistics.of_files(self.name, images, kept)
+        return statistics.usable(self.name, found)
 
-    def check_images(self) -> list[str]:
+    def check_images(self) -> tuple[list[str], list[str]]:
         """Decodes every listed image.
 
         Returns:
-            The name of each that cannot be decoded, with the reason.
+            The name of each that cannot be decoded, with the reason; and of each that can, but is
+            of one colour or nearly black.
         """
         if isinstance(self.train.images, np.ndarray):
-            return []
+            return [], []
         splits = [split for split in (self.train, self.validation, self.test) if split]
         paths = [path for split in splits for path in split.images]
-        return list(checks.find_unreadable(paths).values())
+        found = map_threads(checks.examine_image, paths, "checking images")
+        return [bad for bad, _ in found if bad], [doubt for _, doubt in found if doubt]
 
     def image_names(self, split: Split) -> list[str]:
         """The paths of a split's images under the root; of images in arrays their positions."""

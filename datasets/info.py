@@ -94,6 +94,8 @@ class DatasetInfo:
         test_resize: The smaller side at test time.
         mean: Channel means (RGB, 0 to 255); computed from the training images if `None`.
         std: Channel standard deviations, likewise.
+        exif_rotation: Whether images are turned upright as their EXIF data say; the paper's
+            implementation ignored these.
         augmentation: For arrays; files are augmented as `transforms.draw_view` says.
     """
 
@@ -111,6 +113,7 @@ class DatasetInfo:
     test_resize: int | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    exif_rotation: bool = False
     augmentation: Augmentation | None = None
 
 
@@ -133,6 +136,7 @@ class DatasetSpec:
         class_list: The classes to use, in their order; `None` for all, sorted.
         test_fraction: Share of each class that is drawn for testing, where there is no split.
         validation: Which training images are held out for validation, `None` for none.
+        exif_rotation: Whether images are turned upright as their EXIF data say.
         split_seed: Draws the subset, the test images of a folder and the validation images.
     """
 
@@ -150,4 +154,5 @@ class DatasetSpec:
     class_list: ClassList | None = None
     test_fraction: float | None = None
     validation: Validation | None = None
+    exif_rotation: bool = False
     split_seed: int = 0

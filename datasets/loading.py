@@ -52,8 +52,8 @@ def load(
         spec=spec,
         class_names=[str(content.names.get(class_id, class_id)) for class_id in ids],
         class_ids=ids,
-        train=_index(train, ids),
-        test=_index(test, ids),
+        train=_index(train, ids, spec.exif_rotation),
+        test=_index(test, ids, spec.exif_rotation),
         train_repeats=content.repeats or 1,
         cache_dir=cache_dir or cache.default_dir(),
     )
@@ -100,10 +100,10 @@ def _of_classes(samples: Samples, ids: list[ClassId]) -> Samples:
     return Samples([samples.images[i] for i in chosen], labels[chosen])
 
 
-def _index(samples: Samples, ids: list[ClassId]) -> Split:
+def _index(samples: Samples, ids: list[ClassId], exif_rotation: bool) -> Split:
     index = {class_id: i for i, class_id in enumerate(ids)}
     labels = [index[class_id] for class_id in np.asarray(samples.labels).tolist()]
-    return Split(samples.images, np.array(labels, np.int64))
+    return Split(samples.images, np.array(labels, np.int64), exif_rotation=exif_rotation)
 
 
 def _absent(dataset: Dataset, among: Split, split: Split) -> set[ClassId]:
@@ -163,7 +163,8 @@ def _fill_cache(dataset: Dataset, splits: Sequence[str], mode: str, skip_bad_ima
     for part, side in sides.items():
         split = getattr(dataset, part)
         split.store = cache.build_store(
-            split.images, side, mode, dataset.cache_dir, f"{spec.info.name}-{part}"
+            *(split.images, side, mode, dataset.cache_dir, f"{spec.info.name}-{part}"),
+            exif_rotation=spec.exif_rotation,
         )
 
     _leave_out(dataset, list(sides), _find_undecoded, skip_bad_images)

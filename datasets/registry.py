@@ -61,6 +61,7 @@ def check_dataset(
     class_list: str | os.PathLike | None = None,
     test_fraction: float | None = None,
     validation: Validation | None = None,
+    exif_rotation: bool | None = None,
     split_seed: int = 0,
 ) -> DatasetSpec:
     """Checks what can be checked without reading a data set, and resolves its sizes.
@@ -72,6 +73,8 @@ def check_dataset(
         class_list: A file whose lines begin with the ids of the classes to use, in their order.
         test_fraction: Share of each class to draw for testing, for a folder without a split.
         validation: Which training images are held out for validation; `None` for none.
+        exif_rotation: Turn images upright as their EXIF data say; `None`: as is usual for the
+            data set, which is to do so for one's own images only.
         split_seed: Draws the subset of a `-subN` name, the test images of a folder and the
             validation images.
 
@@ -127,6 +130,7 @@ def check_dataset(
         class_list=classes,
         test_fraction=test_fraction,
         validation=validation,
+        exif_rotation=info.exif_rotation if exif_rotation is None else exif_rotation,
         split_seed=split_seed,
     )
 
@@ -139,6 +143,7 @@ def load_dataset(
     class_list: str | os.PathLike | None = None,
     test_fraction: float | None = None,
     validation: Validation | None = None,
+    exif_rotation: bool | None = None,
     split_seed: int = 0,
     cache: str = "auto",
     cache_dir: str | os.PathLike | None = None,
@@ -173,6 +178,7 @@ def load_dataset(
         class_list=class_list,
         test_fraction=test_fraction,
         validation=validation,
+        exif_rotation=exif_rotation,
         split_seed=split_seed,
     )
     from datasets import loading  # NumPy and Pillow, which `--help` does not wait for

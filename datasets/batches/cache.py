@@ -20,7 +20,7 @@ from utils import UserError, atomic_path
 logger = logging.getLogger(__name__)
 
 # Change it when the same key would mean other bytes.
-_FORMAT = 2
+_FORMAT = 3
 _DIGEST_BYTES = 32
 _SAMPLES_FOR_ESTIMATE = 256
 
@@ -117,7 +117,13 @@ def choose_mode(parts: Sequence[tuple[Sequence[str], int | None]]) -> str:
 
 
 def build_store(
-    paths: Sequence[str], smaller_side: int | None, mode: str, directory: Path, name: str
+    paths: Sequence[str],
+    smaller_side: int | None,
+    mode: str,
+    directory: Path,
+    name: str,
+    *,
+    exif_rotation: bool = False,
 ) -> PixelStore:
     """Decodes images, or finds them decoded on disk.
 
@@ -127,12 +133,13 @@ def build_store(
         mode: `"ram"` or `"disk"`.
         directory: Where the disk form is.
         name: Of the data set and split, for messages and file names.
+        exif_rotation: Turn the images upright as their EXIF data say.
 
     Raises:
         UserError: There is not enough memory or disk space, or the directory cannot be written.
     """
     if mode == "ram":
-        index = _read_sizes(paths, smaller_side)
+        index = _read_sizes(paths, smaller_side, exif_rotation)
         needed = int(_starts(index)[-1])
         if needed > (free := available_memory()):
             raise UserError(
@@ -140,10 +147,11 @@ def build_store(
                 f"but only {free / 1e9:.1f} GB are free; use --cache disk or none"
             )
         pixels = np.empty(needed, np.uint8)
-        _decode_into(pixels, index, paths, name)
+        _decode_into(pixels, index, paths, name, exif_rotation)
         return PixelStore(index, pixels, smaller_side)
 
-    file = directory / f"{name}-{files_key(paths, smaller_side=smaller_side)}.pixels"
+    key = files_key(paths, smaller_side=smaller_side, exif_rotation=exif_rotation)
+    file = directory / f"{name}-{key}.pixels"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         # Of several runs that need it one builds it; the others wait and find it.
@@ -152,7 +160,7 @@ def build_store(
             store = _open_file(file, len(paths), smaller_side)
             # What could not be read then (a share that was away, say) may be there now.
             if store is None or any(_can_be_decoded(paths[i]) for i in store.bad()):
-                _build_file(file, paths, smaller_side, name)
+                _build_file(file, paths, smaller_side, name, exif_rotation)
                 store = _open_file(file, len(paths), smaller_side)
     except OSError as error:
         raise UserError(f"--cache_dir {directory}: {error.strerror or error}") from None
@@ -198,8 +206,10 @@ def _remove_abandoned_parts(directory: Path) -> None:
                 part.unlink(missing_ok=True)
 
 
-def _build_file(file: Path, paths: Sequence[str], smaller_side: int | None, name: str) -> None:
-    index = _read_sizes(paths, smaller_side)
+def _build_file(
+    file: Path, paths: Sequence[str], smaller_side: int | None, name: str, exif_rotation: bool
+) -> None:
+    index = _read_sizes(paths, smaller_side, exif_rotation)
     begin = _DIGEST_BYTES + index.nbytes
     needed = begin + int(_starts(index)[-1])
     # A build that was killed leaves its part; only the holder of the lock writes here.
@@ -216,7 +226,7 @@ def _build_file(file: Path, paths: Sequence[str], smaller_side: int | None, name
             with open(temporary, "rb+") as opened:
                 os.posix_fallocate(opened.fileno(), 0, needed)
         whole = np.memmap(temporary, np.uint8, "r+", shape=(needed,))
-        _decode_into(whole[begin:], index, paths, name)
+        _decode_into(whole[begin:], index, paths, name, exif_rotation)
         content = index.tobytes()
         whole[:begin] = np.frombuffer(_digest(content) + content, np.uint8)
         whole.flush()
@@ -228,24 +238,27 @@ def _starts(index: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(index[:, 0] * index[:, 1] * 3)])
 
 
-def _read_sizes(paths: Sequence[str], smaller_side: int | None) -> np.ndarray:
+def _read_sizes(
+    paths: Sequence[str], smaller_side: int | None, exif_rotation: bool = False
+) -> np.ndarray:
     """An index in which no image is decoded yet."""
-    sizes = map_threads(lambda path: _stored_size(path, smaller_side), paths, "reading image sizes")
+
+    def stored_size(path: str) -> tuple[int, int]:
+        try:
+            width, height = image_files.image_size(path, exif_rotation=exif_rotation)
+        except UserError:
+            return 0, 0
+        if smaller_side is not None:
+            width, height = resizing.resized_size(width, height, smaller_side)
+        return height, width
+
+    sizes = map_threads(stored_size, paths, "reading image sizes")
     return np.array([(*size, 0) for size in sizes], np.int64).reshape(-1, 3)
 
 
-def _stored_size(path: str, smaller_side: int | None) -> tuple[int, int]:
-    """Height and width; 0 if the file is no image."""
-    try:
-        width, height = image_files.image_size(path)
-    except UserError:
-        return 0, 0
-    if smaller_side is not None:
-        width, height = resizing.resized_size(width, height, smaller_side)
-    return height, width
-
-
-def _decode_into(pixels: np.ndarray, index: np.ndarray, paths: Sequence[str], name: str) -> None:
+def _decode_into(
+    pixels: np.ndarray, index: np.ndarray, paths: Sequence[str], name: str, exif_rotation: bool
+) -> None:
     """Fills the buffer, and marks in the index what could be decoded."""
     starts = _starts(index)
 
@@ -254,7 +267,7 @@ def _decode_into(pixels: np.ndarray, index: np.ndarray, paths: Sequence[str], na
         if not height:
             return
         try:
-            image = image_files.load_rgb(paths[i])
+            image = image_files.load_rgb(paths[i], exif_rotation=exif_rotation)
         except UserError:
             return
         target = pixels[starts[i] : starts[i + 1]].reshape(height, width, 3)

@@ -90,6 +90,7 @@ class FilePipeline(Pipeline):
     def __init__(self, split: Split, image_size: int, resize: tuple[int, int], **options):
         super().__init__(split, image_size, **options)
         self._store = split.store
+        self._exif_rotation = split.exif_rotation
         self._resize = resize
 
     def fill(self, out: np.ndarray, samples: np.ndarray, epoch: int, start: int) -> None:
@@ -106,7 +107,7 @@ class FilePipeline(Pipeline):
     def _read(self, sample: int) -> tuple[Image.Image | np.ndarray, tuple[int, int]]:
         """The image and its width and height; an array if it has its final size already."""
         if self._store is None:
-            image = image_files.load_rgb(self._images[sample])
+            image = image_files.load_rgb(self._images[sample], exif_rotation=self._exif_rotation)
             return image, image.size
         pixels = self._store[sample]
         if self._store.smaller_side is None:

@@ -17,11 +17,13 @@ class Split:
         images: uint8 array `(n, side, side, 3)`, or paths.
         labels: int64 class index of each image, `(n,)`.
         store: The decoded images, if they are cached.
+        exif_rotation: Whether image files are turned upright as their EXIF data say.
     """
 
     images: np.ndarray | list[str]
     labels: np.ndarray
     store: PixelStore | None = None
+    exif_rotation: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -31,4 +33,5 @@ class Split:
         if isinstance(self.images, np.ndarray):
             return Split(self.images[chosen], self.labels[chosen])
         store = self.store and self.store.take(chosen)
-        return Split([self.images[i] for i in chosen], self.labels[chosen], store)
+        images = [self.images[i] for i in chosen]
+        return Split(images, self.labels[chosen], store, self.exif_rotation)

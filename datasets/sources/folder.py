@@ -169,4 +169,5 @@ FOLDER = DatasetInfo(
     image_size=224,
     resize=(256, 256),
     test_resize=256,
+    exif_rotation=True,
 )

@@ -71,6 +71,8 @@ def load_model(path: str) -> models.ImageClassifier:
         "seed": is_integer("seed", 0, 2**31),
         # Dumps of before had one seed for all.
         "split_seed": "split_seed" not in info or is_integer("split_seed", 0, 2**31),
+        # Likewise they read images as they are stored.
+        "exif_rotation": isinstance(info.get("exif_rotation", False), bool),
         "test_fraction": info.get("test_fraction") is None or is_number("test_fraction", 0, 1),
         "loss": "embedding" not in outputs or info.get("loss") in list(EMBEDDING_LOSSES),
         "cls_weight": is_number("cls_weight", 0, 1e18)

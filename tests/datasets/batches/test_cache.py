@@ -72,7 +72,7 @@ def test_disk_and_memory_are_identical(flowers):
 
 
 def forbid_decoding(monkeypatch):
-    def forbidden(path):
+    def forbidden(path, **options):
         raise AssertionError(f"decoded: {path}")
 
     monkeypatch.setattr("foreign_files.image_files.load_rgb", forbidden)
@@ -163,10 +163,10 @@ def test_images_that_became_readable_are_decoded(flowers, monkeypatch):
     expected = all_images(load(flowers, "disk", cache_dir=flowers.parent / "other"))
     decode = image_files.load_rgb
 
-    def unreliable(path):
+    def unreliable(path, **options):
         if path.endswith("00003.jpg"):
             raise UserError(f"{path}: Input/output error")
-        return decode(path)
+        return decode(path, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(image_files, "load_rgb", unreliable)
@@ -195,11 +195,11 @@ def test_two_runs_may_build_at_once(flowers):
     code = f"""
 import datasets, foreign_files.image_files as image_files, time, pathlib
 decode = image_files.load_rgb
-def counted(path):
+def counted(path, **options):
     with open({str(flowers.parent / "decoded")!r}, "a") as file:
         file.write("x")
     time.sleep(0.05)
-    return decode(path)
+    return decode(path, **options)
 image_files.load_rgb = counted
 dataset = datasets.load_dataset("Flowers", {str(flowers)!r}, image_size=32, cache="disk",
                                 cache_dir={str(flowers.parent / "cache")!r})
