@@ -10,7 +10,8 @@ import argparse
 
 from experiments import comparing, comparison_tables, tables
 from experiments.runs import Run, find_runs
-from training.flags import arguments, parsers
+from training.flags import paths
+from training.flags.parser import Parser
 from utils import UsageError, run_script
 
 # Where things are and how fast they are read changes no score.
@@ -24,7 +25,7 @@ WITHOUT_EFFECT = {
 
 def parse_arguments() -> argparse.Namespace:
     """The checked command line."""
-    parser = parsers.Parser(description=__doc__.split("\n")[0])
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "runs", nargs="+", metavar="DIR", help="directories of runs, or directories that hold such"
     )
@@ -70,7 +71,7 @@ def parse_arguments() -> argparse.Namespace:
     if args.vs and args.by:
         raise UsageError("--by: the groups are given by --vs already; leave one of the two out")
     for flag, suffix in (("csv", ".csv"), ("json", ".json"), ("latex", ".tex"), ("plot", ".svg")):
-        arguments.check_output_file(f"--{flag}", getattr(args, flag), suffix)
+        paths.check_output_file(f"--{flag}", getattr(args, flag), suffix)
     return args
 
 

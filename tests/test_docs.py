@@ -80,17 +80,6 @@ def test_no_sentence_is_there_twice():
     assert [sentence for sentence, count in sentences.items() if count > 1] == []
 
 
-def test_every_flag_of_the_training_is_in_the_table():
-    table = (ROOT / "docs" / "flags.md").read_text()
-    flags = [
-        option
-        for action in arguments.training_parser()._actions
-        for option in action.option_strings
-        if option.startswith("--") and option != "--help"
-    ]
-    assert [flag for flag in flags if f"`{flag}`" not in table] == []
-
-
 def shell_blocks(page: Path) -> list[str]:
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.M | re.S)
     return [block for language, block in blocks if language in ("", "bash", "sh", "shell")]
