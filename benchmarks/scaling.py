@@ -39,6 +39,7 @@ import numpy as np
 
 from benchmarks import training_loop
 from benchmarks.training_loop import CONSTANT, KINDS, ONE_STEP, Training
+from training import data, starting
 from training.devices import distribution
 from training.devices.distribution import Distribution
 from training.learning import optimizers
@@ -56,8 +57,8 @@ def main() -> None:
     if given.steps < 2:
         raise UsageError("--steps 1: cannot tell a step from the start of an epoch; use 2 or more")
     args = training_loop.check_arguments(given)
-    devices = training_loop.start(args)
-    dataset = training_loop.load_dataset(args)
+    devices = starting.prepare(args)
+    dataset = data.load_dataset(args)
 
     def training(number: int, batch_size: int, engine: bool) -> Training:
         changed = {"gpus": number, "batch_size": batch_size, "bn_groups": groups or number}

@@ -22,6 +22,7 @@ from training import quiet_start  # noqa: F401  # before Keras
 import keras
 
 from benchmarks import training_loop
+from training import data, starting
 from training.reporting import report
 from utils import run_script
 
@@ -29,8 +30,8 @@ from utils import run_script
 def main() -> None:
     parser = training_loop.training_parser(__doc__.split("\n")[0])
     args = training_loop.check_arguments(parser.parse_args())
-    devices = training_loop.start(args)
-    dataset = training_loop.load_dataset(args)
+    devices = starting.prepare(args)
+    dataset = data.load_dataset(args)
     training = training_loop.Training(args, dataset, devices)
     times = training_loop.take_turns({"": training}, args.rounds)
 

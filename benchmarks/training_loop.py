@@ -16,15 +16,12 @@ from training import quiet_start  # noqa: F401  # before Keras
 import keras
 import numpy as np
 
-import datasets
 from learn_classifier import build_classifier
 from training import data
-from training.devices import distribution
 from training.devices.distribution import Distribution
 from training.devices.flags import batch_multiple
 from training.flags import arguments
 from training.flags.parser import Parser, number
-from training.resuming import saving
 from utils import UsageError
 
 KINDS = CONSTANT, REAL = "constant batch", "real images"
@@ -58,26 +55,12 @@ def check_arguments(args: Namespace) -> Namespace:
     return arguments.check_training_arguments(args)
 
 
-def start(args: Namespace) -> Distribution:
-    """Prepares the backend as learn_classifier.py does; the devices that the arguments ask for."""
-    keras.utils.set_random_seed(args.seed)
-    if args.deterministic:
-        saving.make_deterministic()
-    keras.config.set_dtype_policy(args.precision)
-    return distribution.choose(args)
-
-
 def describe(args: Namespace) -> str:
     """What is trained, in words."""
     return (
         f"{args.architecture}, {args.dataset} at {args.image_size} x {args.image_size}, "
         f"batch {args.batch_size}, {args.precision}, {args.read_workers} workers"
     )
-
-
-def load_dataset(args: Namespace):
-    """The data set that the arguments name."""
-    return datasets.load_dataset(args.dataset, args.data_root, **data.loading_options(args))
 
 
 class ConstantBatch(keras.utils.PyDataset):

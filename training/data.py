@@ -1,11 +1,16 @@
-"""The flags that say which images there are and how they are read."""
+"""Which images a training has and how they are read: flags, the data set and its batches."""
 
 import argparse
+import contextlib
+from dataclasses import dataclass
+from typing import Any
 
 import datasets
+from training.devices.flags import batch_multiple
 from training.flags.declaration import Flag, FlagGroup
 from training.flags.parser import number
-from utils import UsageError
+from training.reporting.flags import check_top_k
+from utils import UsageError, printable
 
 
 def fold(text: str) -> str:
@@ -179,3 +184,81 @@ def loading_options(args: argparse.Namespace) -> dict:
 def reading_options(args: argparse.Namespace) -> dict:
     """What a data set's `train_batches` and `test_batches` need of the arguments."""
     return {"workers": args.read_workers, "queue_size": args.queue_size}
+
+
+def load_dataset(args: argparse.Namespace):
+    """The data set that resolved arguments name; of `--cache auto` they then say what it came to.
+
+    Raises:
+        UsageError: `--top_k_acc` has more than its classes.
+        UserError: A file is missing or damaged.
+    """
+    dataset = datasets.load_dataset(args.dataset, args.data_root, **loading_options(args))
+    args.cache = dataset.cache
+    check_top_k(args.top_k_acc, len(dataset.class_names))
+    return dataset
+
+
+@dataclass
+class Batches:
+    """The batches of a training.
+
+    Attributes:
+        train: Shuffled and augmented.
+        validation: What an epoch is judged by: the validation or else the test images.
+        test: The test images.
+        images_per_epoch: Training images of an epoch, each as often as it comes.
+    """
+
+    train: Any
+    validation: Any
+    test: Any
+    images_per_epoch: int
+
+    def reading_errors(self) -> contextlib.AbstractContextManager:
+        """Within it, an image that cannot be read is the error that ends the run."""
+        return datasets.reading_errors(self.train, self.validation, self.test)
+
+
+def make_batches(args: argparse.Namespace, dataset, share: tuple[int, int] = (0, 1)) -> Batches:
+    """The batches that resolved arguments ask for.
+
+    Args:
+        args: Resolved arguments.
+        dataset: As loaded.
+        share: Which of how many processes reads them; each has its part of every batch.
+
+    Raises:
+        UsageError: The last batch of an epoch is smaller than `--accumulate_steps`.
+    """
+    from training.learning.accumulation import SplitBatches
+
+    # Several outputs have the same labels each.
+    labels = ("embedding", "prob") if args.cls_weight else None
+    reading = {**reading_options(args), "label_keys": labels, "share": share}
+    multiple = batch_multiple(args)
+    parts = args.accumulate_steps
+    train = dataset.train_batches(
+        args.batch_size, seed=args.seed, multiple=multiple, parts=parts, **reading
+    )
+    images = len(dataset.train) * dataset.train_repeats
+    if parts > 1:
+        filled = -(-images // multiple) * multiple
+        train = SplitBatches(train, filled, args.batch_size, parts)
+    judging = {"batch_size": args.val_batch_size, "multiple": args.gpus, **reading}
+    return Batches(
+        train, dataset.validation_batches(**judging), dataset.test_batches(**judging), images
+    )
+
+
+def check_images(args: argparse.Namespace) -> int:
+    """Decodes every image of the data set and lists the bad ones; the exit status, 1 if any."""
+    options = loading_options(args) | {"check_files": False}
+    dataset = datasets.load_dataset(args.dataset, args.data_root, **options)
+    bad, doubtful = dataset.check_images()
+    total = len(dataset.train) + len(dataset.test)
+    lines = [*doubtful, *bad, f"{dataset.name}: {len(bad)} of {total} images cannot be read"]
+    if doubtful:
+        lines.append(f"{dataset.name}: {len(doubtful)} images are of one colour or nearly black")
+    print("\n".join(map(printable, lines)))
+    return 1 if bad else 0

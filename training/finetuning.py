@@ -11,6 +11,7 @@ import numpy as np
 import sgdr
 from models import EmbeddingOutput, weight_files
 from training import fitting
+from training.data import Batches
 from training.learning import callbacks
 from training.learning.losses import compile_model
 from training.reporting import epochs
@@ -98,18 +99,14 @@ def _load_layer(layer, arrays: list[np.ndarray] | None, path: str, matches: Matc
     matches.loaded += len(layer.weights)
 
 
-def train_new_layers(
-    args: Namespace, model, batches, num_images: int, loaded, show_bar: bool, **options
-) -> float:
+def train_new_layers(args: Namespace, model, batches: Batches, loaded, **options) -> float:
     """The first part of fine-tuning: what has no weights yet is trained alone.
 
     Args:
         args: Resolved arguments.
         model: The network, with new weights.
-        batches: Of the training and of the test images.
-        num_images: Training images of an epoch.
+        batches: Of the training and of the validation images.
         loaded: The snapshot of this part that is continued, or `None`.
-        show_bar: Whether a progress bar is shown.
         **options: For `saving.Snapshots`.
 
     Returns:
@@ -128,11 +125,16 @@ def train_new_layers(
         )
     if not new_layers or not args.finetune_init:
         return 0.0
+    show_bar = epochs.shows_bar(args)
     history = epochs.EpochReport(
-        num_images, args.finetune_init, None, print_line=not show_bar, title="New layers"
+        batches.images_per_epoch,
+        args.finetune_init,
+        None,
+        print_line=not show_bar,
+        title="New layers",
     )
     schedule = sgdr.Schedule(args.finetune_init, lambda position: args.sgd_lr)
-    steps = len(batches[0])
+    steps = len(batches.train)
     watched = [callbacks.LearningRate(schedule, steps), callbacks.StopOnDivergence(), history]
     with only_trainable(model, new_layers):
         compile_model(args, model)
@@ -148,7 +150,12 @@ def train_new_layers(
         if loaded:
             saving.restore(model, loaded, progress.data, args.snapshot)
         fitting.fit(
-            model, *batches, epochs=args.finetune_init, progress=progress, verbose=int(show_bar)
+            model,
+            batches.train,
+            batches.validation,
+            epochs=args.finetune_init,
+            progress=progress,
+            verbose=int(show_bar),
         )
     compile_model(args, model)
     return progress.seconds

@@ -6,14 +6,12 @@ import signal
 import keras
 import numpy as np
 
-import datasets
 import models
 import sgdr
-from training import fitting
+from training import data, fitting
 from training.devices import distribution
-from training.devices.flags import batch_multiple
 from training.flags import arguments
-from training.learning import accumulation, callbacks, losses
+from training.learning import callbacks, losses
 from training.reporting import epochs
 from training.resuming import saving, signals
 
@@ -92,27 +90,21 @@ class Run:
 
     def _run(self, flags, interruption, devices):
         args = arguments.training_parser().parse_args(
-            ["--dataset", "digits-sub3", "--batch_size", "100", "--read_workers", "1", *flags]
+            [*"--dataset digits-sub3 --val_batch_size 200 --read_workers 1".split(), *flags]
         )
         self.args = args = arguments.check_training_arguments(args)
         self.loaded = arguments.load_snapshot(args)
         keras.utils.set_random_seed(args.seed)
-        dataset = datasets.load_dataset(args.dataset, split_seed=args.split_seed)
-        keys = ("embedding", "prob") if args.cls_weight else None
-        multiple = batch_multiple(args)
-        reading = {"workers": 1, "label_keys": keys, "share": devices.share}
-        train = dataset.train_batches(
-            100, seed=args.seed, multiple=multiple, parts=args.accumulate_steps, **reading
-        )
-        test = dataset.test_batches(200, multiple=args.gpus, **reading)
-        if args.accumulate_steps > 1:
-            filled = -(-990 // multiple) * multiple
-            train = accumulation.SplitBatches(train, filled, 100, args.accumulate_steps)
+        dataset = data.load_dataset(args)
+        batches = data.make_batches(args, dataset, devices.share)
+        train, test = batches.train, batches.validation
         self.test = test, dataset.test.labels
         self.model = small_model(args)
         models.set_batch_norm_groups(self.model, args.bn_groups // models.num_replicas())
         losses.compile_model(args, self.model)
-        self.history = epochs.EpochReport(990, args.epochs, args.log_dir, print_line=False)
+        self.history = epochs.EpochReport(
+            batches.images_per_epoch, args.epochs, args.log_dir, print_line=False
+        )
         schedule = sgdr.with_decay(sgdr.make_schedule(args), args.max_decay, args.epochs)
         self.stop = signals.StopSignals(devices.group)
         watched = [

@@ -49,6 +49,19 @@ def training_parser() -> Parser:
     return parser
 
 
+def parse_training_arguments() -> argparse.Namespace:
+    """The command line of `learn_classifier.py`; of its checks only which process this is.
+
+    All others follow in `check_training_arguments`, where their errors reach all processes.
+
+    Raises:
+        UsageError: A flag is unknown, or its value is of the wrong form.
+    """
+    args = training_parser().parse_args()
+    devices.check_process_arguments(args)
+    return args
+
+
 def check_training_arguments(args: argparse.Namespace) -> argparse.Namespace:
     """Resolves defaults that depend on other arguments, and refuses what cannot work.
 

@@ -6,7 +6,9 @@ import logging
 import os
 import platform
 import struct
+import sys
 import time
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,11 @@ from training.learning.callbacks import current_rate
 from utils import atomic_path
 
 logger = logging.getLogger(__name__)
+
+
+def shows_bar(args: Namespace) -> bool:
+    """Whether a progress bar takes the place of the line per epoch."""
+    return sys.stdout.isatty() and not args.no_progress
 
 
 class EpochReport(keras.callbacks.Callback):

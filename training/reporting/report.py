@@ -61,6 +61,18 @@ def versions() -> dict[str, str]:
     return found
 
 
+def describe_run(args: Namespace, dataset, model: keras.Model, devices: Distribution) -> str:
+    """The first lines of a training's output: the data, the network and the devices."""
+    images = len(dataset.train)
+    held_out = f"{len(dataset.validation)} validation and " if dataset.validation else ""
+    return (
+        f"{dataset.name}: {images} training images, {images * dataset.train_repeats} per epoch, "
+        f"{held_out}{len(dataset.test)} test images, {len(dataset.class_names)} classes\n"
+        f"{args.architecture}: {count_parameters(model)['trainable']:,} trainable parameters, "
+        f"on {describe_devices(devices)}"
+    )
+
+
 def count_parameters(model: keras.Model) -> dict[str, int]:
     """Numbers of trainable and of other weights (running averages, class embeddings)."""
 

@@ -1,0 +1,90 @@
+"""How a run starts: alone or as one of several processes, on its devices, from its snapshot.
+
+Arguments are checked, and a snapshot is read, before Keras and its backend are loaded, which takes
+seconds.
+"""
+
+import contextlib
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from training.devices import processes
+from training.flags import arguments
+from training.resuming import signals, snapshots
+
+
+@dataclass
+class Session:
+    """What a training runs in.
+
+    Attributes:
+        devices: What shares the batches (`training.devices.distribution.Distribution`).
+        stop: The signals that end the run.
+        loaded: The snapshot that is continued, or `None`.
+    """
+
+    devices: Any
+    stop: signals.StopSignals
+    loaded: snapshots.Loaded | None
+
+    def agreed(self, value: Any) -> Any:
+        """Process 0's JSON value in all processes; of a process alone its own."""
+        return processes.as_first(self.devices.group, value)
+
+    def check_same_data(self, facts: dict[str, Any]) -> None:
+        """Refuses processes that found other data than process 0.
+
+        Raises:
+            UserError: They differ.
+        """
+        if self.devices.group:
+            processes.check_same_data(self.devices.group, facts)
+
+
+@contextlib.contextmanager
+def started(args: Namespace) -> Iterator[Session]:
+    """A run with these arguments, which are checked and resolved first; within it one trains.
+
+    Args:
+        args: As parsed; changed in place.
+
+    Raises:
+        UsageError: An argument is wrong, or the snapshot belongs to a run with other arguments.
+        UserError: The snapshot is damaged, or the processes do not meet.
+    """
+    place = processes.find_place(args)
+    with processes.together(place, arguments.common_arguments(args)) as group:
+        if group:
+            args.num_processes = group.count
+            if group.index:
+                arguments.write_nothing(args)
+        arguments.check_training_arguments(args)
+        loaded = arguments.load_snapshot(args)
+        if group:
+            loaded = processes.share_snapshot(group, loaded)
+        stop = signals.StopSignals(group)
+        stop.install()
+        devices = prepare(args, group)
+        with devices.scope():
+            yield Session(devices, stop, loaded)
+
+
+def prepare(args: Namespace, group=None):
+    """Loads Keras and sets what holds for all of a run; the devices that the arguments ask for.
+
+    Args:
+        args: Resolved arguments.
+        group: The processes that train together, if they are several.
+    """
+    import keras
+
+    from training.devices import distribution
+    from training.resuming import saving
+
+    keras.utils.set_random_seed(args.seed)
+    if args.deterministic:
+        saving.make_deterministic()
+    keras.config.set_dtype_policy(args.precision)
+    return distribution.choose(args, group)
