@@ -50,6 +50,7 @@ def build_classifier(args: Namespace, dataset):
             dataset.channel_order,
             image_size=args.image_size,
             test_resize=dataset.spec.test_resize,
+            exif_rotation=dataset.spec.exif_rotation,
         ),
         weight_decay=args.weight_decay,
         # What evaluation needs to know months later.
@@ -57,7 +58,6 @@ def build_classifier(args: Namespace, dataset):
             "dataset": args.dataset,
             "seed": args.seed,
             "split_seed": args.split_seed,
-            "exif_rotation": dataset.spec.exif_rotation,
             "test_fraction": args.test_fraction,
             "loss": args.loss or "cross_entropy",
             "cls_weight": args.cls_weight,

@@ -3,18 +3,21 @@
     python predict.py --model M.keras photo.jpg more_photos/
 
 prints a line per image: its path, then the best classes with their scores, which are probabilities
-or, for a model without a softmax classifier, similarities to the class embeddings.
+or, for a model without a softmax classifier, similarities to the class embeddings. Of a folder it
+takes all images anywhere below it. An image that cannot be read is a line on stderr, and status 1
+at the end.
 """
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from training.devices import flags as devices
 from training.flags import paths
 from training.flags.declaration import Flag
 from training.flags.parser import Parser, number
-from utils import UsageError, printable, run_script
+from utils import UsageError, UserError, one_line, printable, run_script
 
 FLAGS = (
     Flag("--model", required=True, metavar="M.keras", help="a dumped model"),
@@ -24,6 +27,13 @@ FLAGS = (
         default=1,
         metavar="K",
         help="how many classes to print",
+    ),
+    Flag(
+        "--batch_size",
+        type=number(int, least=1),
+        default=100,
+        metavar="N",
+        help="images at a time",
     ),
     Flag("images", nargs="+", metavar="IMAGE", help="image files, or folders of them"),
 )
@@ -42,46 +52,43 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def list_images(paths: list[str]) -> list[Path]:
-    """The files themselves, and of folders the images directly in them, sorted by name.
+def list_images(paths: list[str]) -> list[str]:
+    """The files themselves, and of folders all images below them, sorted.
 
     Raises:
         UsageError: A folder has no images.
     """
-    from datasets.sources.folder import EXTENSIONS
+    from datasets.sources import folder
 
     images = []
-    for path in map(Path, paths):
-        if not path.is_dir():
-            images.append(path)
-            continue
-        found = sorted(file for file in path.iterdir() if file.suffix.lower() in EXTENSIONS)
+    for path in paths:
+        found = folder.list_images(Path(path)) if os.path.isdir(path) else [path]
         if not found:
-            raise UsageError(f"{path}: a folder without images ({', '.join(sorted(EXTENSIONS))})")
+            extensions = ", ".join(sorted(folder.EXTENSIONS))
+            raise UsageError(f"{path}: a folder without images ({extensions})")
         images += found
     return images
 
 
-def main() -> None:
+def main() -> int:
     args = parse_arguments()
     images = list_images(args.images)
 
     import numpy as np
 
-    import resizing
-    from foreign_files import image_files
     from training.reporting import evaluation
 
     model = evaluation.load_model(args.model)
-    side, resize = model.info["image_size"], model.info["test_resize"]
-    for path in images:
-        image = image_files.load_rgb(path)
-        size = resizing.resized_size(*image.size, resize)
-        pixels = resizing.center_view(image, size, side)
-        _, [scores] = model.classify(pixels[np.newaxis])
+    status = 0
+    for path, scores in model.score_files(images, args.batch_size):
+        if isinstance(scores, UserError):
+            print(f"predict.py: error: {one_line(scores)}", file=sys.stderr)
+            status = 1
+            continue
         best = np.argsort(-scores, kind="stable")[: args.top_k]
-        fields = [str(path), *(f"{model.class_names[i]}: {scores[i]:.4f}" for i in best)]
+        fields = [path, *(f"{model.class_names[i]}: {scores[i]:.4f}" for i in best)]
         print(*map(printable, fields), sep="\t")
+    return status
 
 
 if __name__ == "__main__":

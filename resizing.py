@@ -30,7 +30,8 @@ def resize_region(
         width: Width of the region; likewise `height`.
 
     Returns:
-        uint8 array `(height, width, 3)`, within one grey level of resizing first and cropping then.
+        uint8 array `(height, width, 3)`: of resizing first and cropping then, but for roundings of
+        one grey level, rarely two.
     """
     if isinstance(image, np.ndarray):
         return image[top : top + height, left : left + width]

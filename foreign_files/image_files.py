@@ -62,9 +62,21 @@ def load_rgb(path: str | os.PathLike, *, exif_rotation: bool = False) -> Image.I
             could exhaust the memory or is a thin strip, or holds values whose range is unknown.
     """
     with _opened(path) as image:
-        orientation = _orientation(image) if exif_rotation else 1
-        rgb = _to_rgb(path, image)
-        return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+        return _upright_rgb(path, image, _orientation(image) if exif_rotation else 1)
+
+
+def as_rgb(image: Image.Image, *, exif_rotation: bool = False) -> Image.Image:
+    """An opened image as `load_rgb` would decode its file; itself if there is nothing to change.
+
+    Raises:
+        UserError: It holds values whose range is unknown.
+    """
+    name = getattr(image, "filename", None) or "the image"
+    _check_range(name, image)
+    orientation = _orientation(image) if exif_rotation else 1
+    if "transparency" in image.info and not image.mode.startswith("I"):
+        image = image.copy()  # what is dropped is the caller's
+    return _upright_rgb(name, image, orientation)
 
 
 def image_size(path: str | os.PathLike, *, exif_rotation: bool = False) -> tuple[int, int]:
@@ -95,10 +107,7 @@ def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
         check_regular(path)
         with Image.open(path, formats=FORMATS) as image:
             _check_size(path, *image.size)
-            if unknown := _unknown_range(image):
-                raise UserError(
-                    f"{path}: holds {unknown}, whose range is unknown; convert it to 8 or 16 bits"
-                )
+            _check_range(path, image)
             yield image
     except UserError:
         raise
@@ -138,16 +147,22 @@ def _is_heif(path: str | os.PathLike) -> bool:
     return False
 
 
+def _check_range(path: str | os.PathLike, image: Image.Image) -> None:
+    if unknown := _unknown_range(image):
+        raise UserError(
+            f"{path}: holds {unknown}, whose range is unknown; convert it to 8 or 16 bits"
+        )
+
+
 def _unknown_range(image: Image.Image) -> str | None:
     """What kind of values an image holds, if their format does not say what is black and white."""
     if image.mode == "F":
         return "floating-point values"
-    if image.format == "TIFF":
-        if image.mode == "I":
-            return "signed or 32-bit integers"
-        # The tag SampleFormat, which Pillow ignores for 8 bits: 2 is signed, 3 floating-point.
-        if set(image.tag_v2.get(339, (1,))) - {1, 4}:
-            return "signed or floating-point values"
+    if image.mode == "I" and image.format in ("TIFF", None):
+        return "signed or 32-bit integers"
+    # The tag SampleFormat, which Pillow ignores for 8 bits: 2 is signed, 3 floating-point.
+    if image.format == "TIFF" and set(image.tag_v2.get(339, (1,))) - {1, 4}:
+        return "signed or floating-point values"
     return None
 
 
@@ -160,6 +175,11 @@ def _orientation(image: Image.Image) -> int:
         return int(Image.Image.getexif(image).get(0x0112, 1))
     except Exception:  # damaged metadata, of which only this one is of use
         return 1
+
+
+def _upright_rgb(path: str | os.PathLike, image: Image.Image, orientation: int) -> Image.Image:
+    rgb = _to_rgb(path, image)
+    return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
 
 
 def _to_rgb(path: str | os.PathLike, image: Image.Image) -> Image.Image:

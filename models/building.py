@@ -27,8 +27,11 @@ class Preprocessing:
 
     Attributes:
         mean, std, std_epsilon, channel_order: See `layers.Standardize`.
-        image_size: Side of the images that the network is trained and tested on, in pixels.
-        test_resize: The smaller side that an image is resized to before its centre is cropped.
+        image_size: Side of the images that the network is trained and tested on, in pixels; `None`
+            makes a model that does not take images of other sizes.
+        test_resize: The smaller side that an image is resized to before its centre is cropped; by
+            default `image_size`.
+        exif_rotation: Whether photographs are turned upright as their EXIF data say.
     """
 
     mean: Sequence[float] = (0.0, 0.0, 0.0)
@@ -37,11 +40,17 @@ class Preprocessing:
     channel_order: str = "rgb"
     image_size: int | None = None
     test_resize: int | None = None
+    exif_rotation: bool = False
 
-    def cropping(self) -> dict[str, int]:
-        """What `ImageClassifier.preprocess` needs to know, as far as it is given."""
-        facts = {"image_size": self.image_size, "test_resize": self.test_resize}
-        return {key: value for key, value in facts.items() if value is not None}
+    def cropping(self) -> dict[str, int | bool]:
+        """What `ImageClassifier.preprocess` needs to know; empty without an `image_size`."""
+        if self.image_size is None:
+            return {}
+        return {
+            "image_size": self.image_size,
+            "test_resize": self.test_resize or self.image_size,
+            "exif_rotation": self.exif_rotation,
+        }
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,23 @@
 """The model that is trained, dumped and used: a network with its classes and what it was told."""
 
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
 from keras import ops
+from PIL import Image
 
+import resizing
+from foreign_files import image_files
 from models.heads import EmbeddingOutput
+from utils import UserError
+
+_MAX_SIDE = 2**15
+# As many as read training images by default. Pillow works without the interpreter's lock.
+_READERS = 8
 
 
 @keras.saving.register_keras_serializable(package="small_data")
@@ -66,19 +79,130 @@ class ImageClassifier(keras.Model):
             return outputs["prob"]
         return self.embedding_head.class_scores(outputs["embedding"])
 
-    def classify(self, images, batch_size: int = 32) -> tuple[np.ndarray, np.ndarray]:
-        """Predicts the classes of raw images.
+    def preprocess(self, image: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarray:
+        """What the network sees of an image: resized and cropped as in evaluation.
 
         Args:
-            images: `(n, height, width, 3)`, RGB, uint8 or float, 0–255.
+            image: The path of a file, a Pillow image, or RGB pixels, uint8 `(height, width, 3)`.
+
+        Returns:
+            uint8 `(S, S, 3)`, of the side S that the network was trained on.
+
+        Raises:
+            UserError: The file cannot be read as an image, or holds values of unknown range.
+            ValueError: It is no image, or the model does not know its own size of images.
+        """
+        side, smaller_side, exif_rotation = self._cropping()
+        if isinstance(image, str | os.PathLike):
+            image = image_files.load_rgb(image, exif_rotation=exif_rotation)
+        elif isinstance(image, Image.Image):
+            image = image_files.as_rgb(image, exif_rotation=exif_rotation)
+        else:
+            pixels = np.asarray(image)
+            if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+                raise ValueError(
+                    "an image must be a path, a Pillow image or uint8 RGB (height, width, 3), not "
+                    f"{pixels.dtype} {pixels.shape}"
+                )
+            image = Image.fromarray(pixels)
+        size = resizing.resized_size(*image.size, smaller_side)
+        return resizing.center_view(image, size, side)
+
+    def _cropping(self) -> tuple[int, int, bool]:
+        """Side of the crop, smaller side before it, and whether images are turned upright."""
+        info = self.info if isinstance(self.info, dict) else {}
+        side, smaller_side = info.get("image_size"), info.get("test_resize")
+        # No data set crops less than half of the smaller side.
+        if not (isinstance(side, int) and isinstance(smaller_side, int)) or not (
+            1 <= side <= smaller_side <= 2 * side <= _MAX_SIDE
+        ):
+            raise ValueError(
+                "the model does not know what size of images it was trained on; give build_model "
+                "a Preprocessing with image_size, or classify images of that size"
+            )
+        return side, smaller_side, info.get("exif_rotation") is True
+
+    def classify(self, images, batch_size: int = 32) -> tuple[np.ndarray, np.ndarray]:
+        """Predicts the classes of decoded images; for files there is `classify_files`.
+
+        Args:
+            images: `(n, S, S, 3)`, RGB, 0–255, uint8 or float, of the side S that the network was
+                trained on, are taken as they are. All else goes through `preprocess` first: uint8
+                of another size, or a list of arrays and Pillow images of any sizes.
             batch_size: Images at a time.
 
         Returns:
             Class indices `(n,)` and scores `(n, C)` (see `class_scores`).
         """
-        outputs = self.predict(images, batch_size=batch_size, verbose=0)
+        outputs = self.predict(self._sized(images), batch_size=batch_size, verbose=0)
         scores = ops.convert_to_numpy(self.class_scores(outputs))
         return scores.argmax(axis=-1), scores
+
+    def _sized(self, images) -> np.ndarray:
+        """Images as one array, of the size that the network was trained on."""
+        if hasattr(images, "shape"):
+            if len(images.shape) != 4:
+                raise ValueError(
+                    f"images must be (n, height, width, 3), not {tuple(images.shape)}; for a "
+                    "single one write classify([image])"
+                )
+            side = self.info.get("image_size") if isinstance(self.info, dict) else None
+            if side is None or tuple(images.shape[1:3]) == (side, side):
+                return images
+        return np.stack([self.preprocess(image) for image in images])
+
+    def classify_files(
+        self, paths: Iterable[str | os.PathLike], batch_size: int = 32
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Predicts the classes of image files, with the numbers of `predict.py`.
+
+        Args:
+            paths: The files.
+            batch_size: Images at a time; the next ones are decoded meanwhile.
+
+        Returns:
+            Class indices `(n,)` and scores `(n, C)` (see `class_scores`).
+
+        Raises:
+            UserError: A file cannot be read as an image. `score_files` goes on with the others.
+        """
+        rows = []
+        for _, scores in self.score_files(paths, batch_size):
+            if isinstance(scores, UserError):
+                raise scores
+            rows.append(scores)
+        scores = np.stack(rows) if rows else np.empty((0, len(self.class_names)), np.float32)
+        return scores.argmax(axis=-1), scores
+
+    def score_files(
+        self, paths: Iterable[str | os.PathLike], batch_size: int = 32
+    ) -> Iterator[tuple[str | os.PathLike, np.ndarray | UserError]]:
+        """The scores of image files, file by file, as soon as their batch is done.
+
+        Args:
+            paths: The files.
+            batch_size: Images at a time; the next ones are decoded meanwhile.
+
+        Yields:
+            Each path with its scores `(C,)`, or with the reason why it cannot be read.
+        """
+        batch, good = [], []
+        for path, pixels in _read_ahead(self.preprocess, paths, 2 * batch_size):
+            batch.append((path, pixels))
+            if not isinstance(pixels, UserError):
+                good.append(pixels)
+            if len(good) == batch_size:
+                yield from self._score_batch(batch, good)
+                batch, good = [], []
+        yield from self._score_batch(batch, good)
+
+    def _score_batch(self, batch: list, good: list):
+        scores = iter(())
+        if good:
+            outputs = self.predict_on_batch(np.stack(good))
+            scores = iter(ops.convert_to_numpy(self.class_scores(outputs)))
+        for path, pixels in batch:
+            yield path, pixels if isinstance(pixels, UserError) else next(scores)
 
     def compile(self, *args, **kwargs):
         """As in Keras; adds the metric `mean_loss`, see `compute_loss`."""
@@ -124,3 +248,33 @@ def num_replicas() -> int:
     import tensorflow as tf
 
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def _read_ahead(
+    read: Callable, paths: Iterable[str | os.PathLike], ahead: int
+) -> Iterator[tuple[str | os.PathLike, np.ndarray | UserError]]:
+    """Reads files in threads, at most `ahead` of them before they are asked for.
+
+    Yields:
+        Each path, in order, with what `read` made of it or the error it raised.
+    """
+
+    def attempt(path):
+        try:
+            return read(path)
+        except UserError as error:
+            return error
+
+    waiting = deque()
+    pool = ThreadPoolExecutor(_READERS)
+    try:
+        for path in paths:
+            waiting.append((path, pool.submit(attempt, path)))
+            if len(waiting) >= ahead:
+                path, task = waiting.popleft()
+                yield path, task.result()
+        while waiting:
+            path, task = waiting.popleft()
+            yield path, task.result()
+    finally:
+        pool.shutdown(cancel_futures=True)

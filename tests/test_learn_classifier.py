@@ -241,7 +241,14 @@ def test_predictions_of_single_images(cosine, tmp_path):
         grey = (digits.images[i] * 255 / 16).round().astype("uint8")
         Image.fromarray(grey).save(folder / f"{i}.png")
     flags = ["--model", out / "m.keras", "--top_k", 2]
-    done = run("predict.py", *flags, folder / "1001.png", folder)
+    # A folder stands for all that is below it, but for hidden files and what is no image.
+    (folder / "more").mkdir()
+    (folder / "1002.png").rename(folder / "more" / "1002.png")
+    for name in ("._1001.png", "more/.1002.png", "more/broken.png", "more/notes.txt"):
+        (folder / name).write_text("no image")
+    done = run("predict.py", *flags, folder / "1001.png", folder, status=1)
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"predict.py: error: {folder}/more/broken.png: cannot be read as an im")
     lines = [line.split("\t") for line in done.stdout.splitlines()]
     assert [Path(line[0]).name for line in lines] == [
         "1001.png",
@@ -255,9 +262,6 @@ def test_predictions_of_single_images(cosine, tmp_path):
             assert line[1:] == [f"{i}: {dump['features'][image][i]:.4f}" for i in best]
     done = run("predict.py", *flags, tmp_path / "absent.png", status=2)
     assert "absent.png: there is no such file" in done.stderr
-    (tmp_path / "text.png").write_text("no image")
-    done = run("predict.py", *flags, tmp_path / "text.png", status=1)
-    assert "text.png: cannot be read as an image" in done.stderr
 
 
 def test_jax_trains_where_tensorflow_is_not_installed(tmp_path):

@@ -103,6 +103,11 @@ def _list_classes(root: Path) -> Samples:
     return Samples(paths, labels)
 
 
+def list_images(folder: Path) -> list[str]:
+    """The images anywhere under a folder, by their names; hidden ones are left out."""
+    return [file for file in _walk(folder, ()) if Path(file).suffix.lower() in EXTENSIONS]
+
+
 def _warn(message: str, root: Path, found: list[str]) -> None:
     if found:
         logger.warning(message, root, len(found), found[0])
