@@ -11,16 +11,13 @@ import argparse
 from experiments import comparing, comparison_tables, tables
 from experiments.runs import Run, find_runs
 from training.flags import paths
+from training.flags.arguments import FLAGS
 from training.flags.parser import Parser
 from utils import UsageError, run_script
 
 # Where things are and how fast they are read changes no score.
-WITHOUT_EFFECT = {
-    "data_root", "read_workers", "queue_size", "cache", "cache_dir", "check_data", "no_progress",
-    "log_dir", "output", "model_dump", "weight_dump", "feature_dump", "top_k_acc",
-    "snapshot", "snapshot_every", "snapshot_best", "snapshot_allow", "initial_epoch",
-    "gpus", "gpu_merge", "simulate_devices", "coordinator", "num_processes", "process_id",
-}  # fmt: skip
+WITHOUT_EFFECT = {flag.dest for flag in FLAGS if flag.on_resume == "free"} - {"epochs"}
+WITHOUT_EFFECT |= {"top_k_acc"}
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -1,5 +1,6 @@
 """What a finished run says, read from the directory it wrote: result.json, history.csv, …"""
 
+import contextlib
 import csv
 import json
 from collections.abc import Iterable, Sequence
@@ -11,6 +12,8 @@ from utils import UserError
 
 # What may differ between two repetitions of a run: its chance, and which images were drawn.
 REPETITION = ("seed", "split_seed", "fold")
+# Beside the directories of runs: what selected the settings that they share.
+SELECTION = "selection.json"
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,11 @@ class Run:
 
     @property
     def selected_on(self) -> str:
-        """The images that epochs were judged by: `test` or `validation`."""
+        """What epochs were judged by, or the settings selected on: `test` or `validation`."""
+        path = self.directory.parent / SELECTION
+        if path.exists():
+            with contextlib.suppress(ValueError, KeyError):
+                return str(json.loads(path.read_text())["selected_on"])
         return self.result.get("selected_on", "test")
 
     @property

@@ -9,8 +9,7 @@ import keras
 import numpy as np
 
 import sgdr
-from foreign_files import load_weights as read_weights
-from models import EmbeddingOutput
+from models import EmbeddingOutput, weight_files
 from training import fitting
 from training.data import Batches
 from training.learning import callbacks
@@ -52,7 +51,7 @@ def load_weights(model: keras.Model, path: str) -> Matches:
         UserError: The file cannot be read or is hostile, or no layer of the network is in it.
     """
     matches = Matches()
-    layers = read_weights(path)[0]
+    layers = weight_files.read_layers(path)
     for layer in model.layers:
         if layer.weights and not isinstance(layer, EmbeddingOutput):
             _load_layer(layer, layers.get(layer.name), path, matches)

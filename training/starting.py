@@ -12,7 +12,7 @@ from typing import Any
 
 from training.devices import processes
 from training.flags import arguments
-from training.resuming import claims, signals, snapshots
+from training.resuming import signals, snapshots
 
 
 @dataclass
@@ -51,8 +51,7 @@ def started(args: Namespace) -> Iterator[Session]:
         args: As parsed; changed in place.
 
     Raises:
-        UsageError: An argument is wrong, the snapshot belongs to a run with other arguments, or
-            another run writes to the same place now.
+        UsageError: An argument is wrong, or the snapshot belongs to a run with other arguments.
         UserError: The snapshot is damaged, or the processes do not meet.
     """
     place = processes.find_place(args)
@@ -62,15 +61,14 @@ def started(args: Namespace) -> Iterator[Session]:
             if group.index:
                 arguments.write_nothing(args)
         arguments.check_training_arguments(args)
-        with claims.claimed(args):
-            loaded = arguments.load_snapshot(args)
-            if group:
-                loaded = processes.share_snapshot(group, loaded)
-            stop = signals.StopSignals(group)
-            stop.install()
-            devices = prepare(args, group)
-            with devices.scope():
-                yield Session(devices, stop, loaded)
+        loaded = arguments.load_snapshot(args)
+        if group:
+            loaded = processes.share_snapshot(group, loaded)
+        stop = signals.StopSignals(group)
+        stop.install()
+        devices = prepare(args, group)
+        with devices.scope():
+            yield Session(devices, stop, loaded)
 
 
 def prepare(args: Namespace, group=None):

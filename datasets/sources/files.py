@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from foreign_files import load_mat, read_text
+from foreign_files import check_regular, mat_files, read_isolated
 from utils import UsageError, UserError
 
 if TYPE_CHECKING:
@@ -34,10 +34,19 @@ def exists(path: str | os.PathLike) -> bool:
 def read_lines(path: str | os.PathLike) -> list[str]:
     """The lines of a text file, without surrounding spaces; empty ones stay.
 
+    A byte-order mark, as editors on Windows write it, is no part of the first.
+
     Raises:
-        UserError: The file cannot be read, is too large, or is no UTF-8 text.
+        UserError: The file cannot be read, or is no UTF-8 text.
     """
-    return [line.strip() for line in read_text(path).removesuffix("\n").split("\n")]
+    check_regular(path)
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return [line.strip() for line in file]
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file in UTF-8") from None
 
 
 def read_mat(
@@ -52,7 +61,9 @@ def read_mat(
     Raises:
         UserError: The file cannot be read, lacks one of the variables, or one is something else.
     """
-    content = load_mat(path, *variables, *optional)
+    content = read_isolated(
+        mat_files.__file__, path, *variables, *optional, kind="MATLAB file of plain arrays"
+    )
     for variable in variables:
         if not any(name.split(".")[0] == variable for name in content):
             raise UserError(f"{path}: has no variable {variable}; is it the official file?")

@@ -1,1 +1,0 @@
-"""What runs in the child process: `program`, with one reader for each kind of file."""
