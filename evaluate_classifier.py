@@ -81,7 +81,7 @@ def load_test_set(args: argparse.Namespace, path: str, model):
             trained on some of them.
     """
     trained = model.info
-    if trained["test_fraction"] and args.test_fraction not in (None, trained["test_fraction"]):
+    if trained["test_fraction"] and args.test_fraction not in (None, 1, trained["test_fraction"]):
         raise UsageError(
             f"--test_fraction {args.test_fraction:g}: {path} was trained with "
             f"{trained['test_fraction']:g}; of another share it may know test images already"
@@ -95,6 +95,12 @@ def load_test_set(args: argparse.Namespace, path: str, model):
     # Models of before this was stored saw images as they are stored.
     options["exif_rotation"] = trained.get("exif_rotation", False)
     dataset = datasets.load_dataset(args.dataset, args.data_root, splits=("test",), **options)
+    if trained["test_fraction"] and dataset.spec.test_fraction == 1 != args.test_fraction:
+        raise UsageError(
+            f"--test_fraction is missing: {path} was trained on a folder with "
+            f"{trained['test_fraction']:g}, which tests on the images drawn then; give 1 to test "
+            "on all images, if none of them was trained on"
+        )
     index = {class_id: i for i, class_id in enumerate(model.class_ids)}
     classes = list(zip(dataset.class_ids, dataset.class_names, strict=True))
     unknown = [

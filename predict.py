@@ -58,13 +58,13 @@ def list_images(paths: list[str]) -> list[str]:
     Raises:
         UsageError: A folder has no images.
     """
-    from datasets.sources import folder
+    from datasets.sources import folder, image_lists
 
     images = []
     for path in paths:
         found = folder.list_images(Path(path)) if os.path.isdir(path) else [path]
         if not found:
-            extensions = ", ".join(sorted(folder.EXTENSIONS))
+            extensions = ", ".join(sorted(image_lists.EXTENSIONS))
             raise UsageError(f"{path}: a folder without images ({extensions})")
         images += found
     return images

@@ -86,8 +86,9 @@ class DatasetInfo:
         aliases: Other spellings; case, `-` and `_` never matter.
         files: What must exist under the root.
         needs_root: Whether it has files at all.
-        check: Further checks of root and `--test_fraction`, for data sets without a fixed layout;
-            raises `UsageError`. Without it `--test_fraction` is refused.
+        check: Further checks of root, `--test_fraction` and the splits that are going to be read,
+            for data sets without a fixed layout; raises `UsageError`, and returns the fraction.
+            Without it `--test_fraction` is refused.
         folders: Where under the given root the files may be; `""` is the root itself.
         download: Where the files come from, for messages.
         resize: Range of the smaller side at training; `None` for arrays, which are not cropped.
@@ -106,7 +107,7 @@ class DatasetInfo:
     aliases: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     needs_root: bool = True
-    check: Callable[[Path, float | None], None] | None = None
+    check: Callable[[Path, float | None, Sequence[str]], float | None] | None = None
     folders: tuple[str, ...] = ("",)
     download: str = ""
     resize: tuple[int, int] | None = None
@@ -134,7 +135,8 @@ class DatasetSpec:
         channel_order: `"rgb"` or `"bgr"`: what the network sees. Images and batches are RGB.
         samples_per_class: N of `-subN`, `None` for all.
         class_list: The classes to use, in their order; `None` for all, sorted.
-        test_fraction: Share of each class that is drawn for testing, where there is no split.
+        test_fraction: Share of each class that is drawn for testing, where there is no split; 1 if
+            all images are tested and none are trained on.
         validation: Which training images are held out for validation, `None` for none.
         exif_rotation: Whether images are turned upright as their EXIF data say.
         split_seed: Draws the subset, the test images of a folder and the validation images.

@@ -63,6 +63,7 @@ def check_dataset(
     validation: Validation | None = None,
     exif_rotation: bool | None = None,
     split_seed: int = 0,
+    splits: Sequence[str] = ("train", "test"),
 ) -> DatasetSpec:
     """Checks what can be checked without reading a data set, and resolves its sizes.
 
@@ -77,6 +78,7 @@ def check_dataset(
             data set, which is to do so for one's own images only.
         split_seed: Draws the subset of a `-subN` name, the test images of a folder and the
             validation images.
+        splits: The splits whose images are going to be read.
 
     Raises:
         UsageError: The name is unknown, the root is missing or lacks a file, the class list
@@ -86,11 +88,13 @@ def check_dataset(
     if image_size is not None and image_size < 1:
         raise UsageError(f"--image_size {image_size}: expected a positive number of pixels")
 
-    if test_fraction is not None and not 0 < test_fraction < 1:
+    # All images, with none to train on: for an evaluation.
+    all_tested = test_fraction == 1 and "train" not in splits
+    if test_fraction is not None and not 0 < test_fraction < 1 and not all_tested:
         raise UsageError(f"--test_fraction {test_fraction}: expected a share between 0 and 1")
     root = _check_root(info, data_root)
     if info.check is not None:
-        info.check(root, test_fraction)
+        test_fraction = info.check(root, test_fraction, splits)
     elif test_fraction is not None:
         raise UsageError(f"--test_fraction: {info.name} has a split of its own; leave it out")
     classes = None if class_list is None else _listed_classes(class_list)
@@ -180,6 +184,7 @@ def load_dataset(
         validation=validation,
         exif_rotation=exif_rotation,
         split_seed=split_seed,
+        splits=splits,
     )
     from datasets import loading  # NumPy and Pillow, which `--help` does not wait for
 

@@ -1,6 +1,7 @@
 """The scripts on a folder of images with a hierarchy of its classes, as a user runs them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -76,3 +77,14 @@ def test_from_images_to_hierarchical_scores(birds):
 
     done = run("evaluate_classifier.py", *evaluation, "--test_fraction", 0.5, status=2)
     assert "was trained with 0.3" in done.stderr
+
+    # Other images, of which none was trained on, need no split; the same ones would.
+    options = ["--model", birds / "log" / "m.keras", "--dataset", "folder", "--skip_bad_images"]
+    done = run("evaluate_classifier.py", *options, "--data_root", birds / "images", status=2)
+    assert "--test_fraction is missing" in done.stderr
+    shutil.copytree(birds / "images" / "wren", birds / "new" / "Test" / "wren")
+    run(
+        "evaluate_classifier.py", *options, "--data_root", birds / "new", "--json", birds / "n.json"
+    )
+    [row] = json.loads((birds / "n.json").read_text())["models"]
+    assert 0 <= row["acc"] <= 1

@@ -54,9 +54,10 @@ FLAGS = FlagGroup(
         ),
         Flag(
             "--test_fraction",
-            type=number(above=0, below=1),
+            type=number(above=0, most=1),
             metavar="SHARE",
-            help="of each class to test on, for a folder of class folders; drawn with --split_seed",
+            help="of each class to test on, for a folder of class folders; drawn with --split_seed "
+            "(in an evaluation 1: all images)",
         ),
         Flag(
             "--skip_bad_images",
@@ -158,6 +159,8 @@ def check_data_arguments(args: argparse.Namespace) -> datasets.DatasetSpec:
         image_size=args.image_size,
         class_list=args.class_list,
         test_fraction=args.test_fraction,
+        # Only a training has the flag, and reads more than the test images.
+        splits=("train", "test") if hasattr(args, "cache") else ("test",),
     )
     args.dataset = spec.name
     return spec

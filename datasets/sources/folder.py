@@ -1,13 +1,16 @@
 """One's own images in folders, in one of three layouts.
 
-- `train.txt` and `test.txt` (or `val.txt`): lines `path [label]`, relative to the root; without a
-  label the folder the image is in names the class.
-- `train/<class>/…` and `test/<class>/…` (or `val/…`).
-- `<class>/…`, of which `--test_fraction` of each class is drawn for testing, by the split seed and
-  the images' paths.
+- `train.txt` and `test.txt`: lines `path [label]`, relative to the root (see `image_lists`).
+- `train/<class>/…` and `test/<class>/…`.
+- `<class>/…`, or these below `train/` alone, of which `--test_fraction` of each class is drawn for
+  testing, by the split seed and the images' paths.
 
-Class ids are the labels or the names of the folders, as text. Images have the extensions below;
-what is in them may differ.
+Capitals do not matter, and common other names (`training`, `val`, `validation`, …) will do; if
+there are both, `test` is tested on. Only to test, `test/` or `test.txt` alone is enough, and
+`<class>/…` without a fraction means all images.
+
+Class ids are the labels or the names of the folders, as text in Unicode's form NFC. What systems
+put between one's files (`@eaDir`, `__MACOSX`, hidden files) is no class and no image.
 """
 
 from __future__ import annotations
@@ -15,97 +18,188 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.info import Content, DatasetInfo, DatasetSpec, Samples
-from datasets.sources.files import exists, read_lines
+from datasets.sources.files import exists
+from datasets.sources.image_lists import is_clutter, is_image, read_image_list
+from foreign_files.lines import same_name
 from utils import UsageError, UserError
 
 logger = logging.getLogger(__name__)
 
-EXTENSIONS = frozenset(".bmp .gif .jfif .jpe .jpeg .jpg .png .ppm .pgm .tif .tiff .webp".split())
-_TEST_NAMES = ("test", "val", "valid", "validation")
+# What the folders and lists of a split are called, without `set`, `images` and the like; of the
+# kinds to test on the first that is there is taken.
+_ROLES = {
+    "train": ("train", "training", "trn"),
+    "test": ("test", "testing", "tst"),
+    "evaluation": ("eval", "evaluation"),
+    "validation": ("val", "valid", "validation", "validate", "dev"),
+}
+_ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
+_SUFFIX = re.compile(r"(?<=.)[-_ ]?(set|split|data|images|imgs)$")
+_LISTS = (".txt", ".csv", ".tsv")
+# Photographs that are not read.
+_OTHER_IMAGES = frozenset(
+    ".arw .avif .cr2 .cr3 .dng .heic .heif .jp2 .jxl .nef .orf .psd .raf .rw2 .svg".split()
+)
 
 
-def _split(root: Path) -> tuple[Path, Path] | None:
-    """The two lists or folders of a split that is there, lists first."""
-    for suffix in (".txt", ""):
-        train = root / f"train{suffix}"
-        for name in _TEST_NAMES:
-            if exists(train) and exists(root / f"{name}{suffix}"):
-                return train, root / f"{name}{suffix}"
-    return None
+@dataclass(frozen=True)
+class _Layout:
+    """Where the splits of a root are: folders or lists.
+
+    Attributes:
+        train: `None` if there are only folders of classes, or there is only something to test.
+        test: `None` if it has to be drawn.
+        unused: What else looks like a split.
+    """
+
+    train: Path | None
+    test: Path | None
+    unused: tuple[Path, ...] = ()
 
 
-def check(root: Path, test_fraction: float | None) -> None:
-    """Refuses a root without a split or a fraction to draw one, and one with both."""
-    split = _split(root)
-    if split is None and test_fraction is None:
+def _layout(root: Path) -> _Layout:
+    exists(root / "train")  # says if the directory cannot be searched
+    try:
+        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+        entries = [entry for entry in entries if not is_clutter(entry.name)]
+        folders = [entry.name for entry in entries if entry.is_dir()]
+    except OSError as error:
+        raise UsageError(f"--data_root {root}: {error.strerror}; make it readable") from None
+    files = [entry.name for entry in entries if entry.name not in folders]
+    lists = {name: Path(name).stem for name in files if Path(name).suffix.lower() in _LISTS}
+    layouts = [_splits(root, lists), _splits(root, {name: name for name in folders})]
+    for layout in layouts:
+        if layout.train and layout.test:
+            return layout
+    # A folder called train beside others may well be a class of vehicles.
+    if not layouts[0].test and any(_role(name) is None for name in folders):
+        return _Layout(None, None)
+    return next((layout for layout in layouts if layout.train or layout.test), _Layout(None, None))
+
+
+def _role(name: str) -> str | None:
+    return _ROLE_OF.get(name.lower()) or _ROLE_OF.get(_SUFFIX.sub("", name.lower()))
+
+
+def _splits(root: Path, names: dict[str, str]) -> _Layout:
+    """The splits among some entries of a root, by their names without extensions."""
+    by_role: dict[str, list[Path]] = {role: [] for role in _ROLES}
+    for name, stem in names.items():
+        if role := _role(stem):
+            by_role[role].append(root / name)
+    tests = [by_role[role] for role in ("test", "evaluation", "validation") if by_role[role]]
+    for same in (by_role["train"], *tests[:1]):
+        if len(same) > 1:
+            raise UsageError(
+                f"--data_root {root}: {' and '.join(path.name for path in same)} mean the same "
+                "split; rename or join them"
+            )
+    train, *_ = [*by_role["train"], None]
+    test, *_ = [*(tests[0] if tests else ()), None]
+    return _Layout(train, test, tuple(path for same in tests[1:] for path in same))
+
+
+def check(root: Path, test_fraction: float | None, splits: Sequence[str]) -> float | None:
+    """Refuses a root without the splits that are needed or a fraction to draw them, or with both.
+
+    Returns:
+        The fraction; 1 where all images are tested, as only to test no split is needed.
+    """
+    layout = _layout(root)
+    if layout.train and layout.test and test_fraction is not None:
         raise UsageError(
-            f"--data_root {root}: has neither train/ and test/ nor train.txt and test.txt; "
-            "for one folder per class give --test_fraction, the share to test on"
+            f"--test_fraction: {root} has a split already, {layout.train.name} and "
+            f"{layout.test.name}; leave it out"
         )
-    if split is not None and test_fraction is not None:
+    if layout.test and not layout.train:
+        if "train" in splits:
+            raise UsageError(
+                f"--data_root {root}: has {layout.test.name}, but no train/ or train.txt to "
+                "train on"
+            )
+        if test_fraction is not None:
+            raise UsageError(
+                f"--test_fraction: {root} has only images to test on, {layout.test.name}; "
+                "leave it out"
+            )
+    elif not layout.test and test_fraction is None:
+        if not layout.train and "train" not in splits:
+            return 1.0
+        found = f"{layout.train.name}, but no test/ or test.txt" if layout.train else (
+            "neither train/ and test/ nor train.txt and test.txt"
+        )  # fmt: skip
         raise UsageError(
-            f"--test_fraction: {root} has a split already, {split[0].name} and {split[1].name}; "
-            "leave it out"
+            f"--data_root {root}: has {found}; give --test_fraction, the share of each class to "
+            "test on"
         )
+    return test_fraction
 
 
 def load(spec: DatasetSpec) -> Content:
     """Lists the images."""
-    split = _split(spec.root)
-    if split is None:
-        return _draw_split(_list_classes(spec.root), spec)
-    read = _read_list if os.path.isfile(split[0]) else _list_classes
-    return Content(*(read(part) for part in split))
+    layout = _layout(spec.root)
+    nothing = Samples([], [])
+    if layout.test:
+        if layout.unused or _role(layout.test.stem) != "test":
+            unused = " and ".join(path.name for path in layout.unused)
+            logger.info(
+                "folder: tested on %s%s", layout.test.name, unused and f"; {unused} is not used"
+            )
+        train = _read(layout.train) if layout.train else nothing
+        return Content(train, _read(layout.test))
+    samples = _read(layout.train or spec.root)
+    if spec.test_fraction == 1:
+        logger.info("folder: all %d images of %s are tested", len(samples.images), spec.root)
+        return Content(nothing, samples)
+    return _draw_split(samples, spec)
 
 
-def _read_list(file: Path) -> Samples:
-    paths, labels = [], []
-    for line in filter(None, read_lines(file)):
-        path, *label = line.rsplit(None, 1)
-        # A path may contain spaces; its end tells where it ends.
-        if not label or Path(line).suffix.lower() in EXTENSIONS:
-            path, label = line, [Path(line).parent.name]
-        if not label[0]:
-            raise UserError(f"{file}: {line} has neither a label nor a folder that names its class")
-        paths.append(str(file.parent / path))
-        labels.append(label[0])
-    return Samples(paths, labels)
+def _read(part: Path) -> Samples:
+    return _list_classes(part) if os.path.isdir(part) else read_image_list(part)
 
 
 def _list_classes(root: Path) -> Samples:
     """The images under the folders in `root`, each of which is a class."""
     paths, labels = [], []
     try:
-        names = sorted(entry.name for entry in os.scandir(root) if entry.name[0] != ".")
+        names = sorted(entry.name for entry in os.scandir(root))
     except OSError as error:
         raise UserError(f"{root}: {error.strerror}") from None
+    clutter = [name for name in names if is_clutter(name) and name[0] != "."]
+    names = [name for name in names if not is_clutter(name)]
     classes = [name for name in names if os.path.isdir(root / name)]
     if not classes:
         raise UserError(f"{root}: has no folders; expected one for each class")
-    loose = [
-        name for name in names if name not in classes and Path(name).suffix.lower() in EXTENSIONS
-    ]
+    loose = [name for name in names if name not in classes and is_image(name)]
     _warn("%s: ignored %d images beside the folders of the classes, first %s", root, loose)
     ignored, empty = [], []
     for name in classes:
-        files = _walk(root / name, ())
-        images = [file for file in files if Path(file).suffix.lower() in EXTENSIONS]
+        files = _walk(root / name, (), clutter)
+        images = [file for file in files if is_image(file)]
         ignored += sorted(set(files) - set(images))
         paths += images
-        labels += [name] * len(images)
+        labels += [same_name(name)] * len(images)
         if not images:
             empty.append(name)
+    other = [file for file in ignored if os.path.splitext(file)[1].lower() in _OTHER_IMAGES]
+    ignored = sorted(set(ignored) - set(other))
+    _warn("%s: left out %d images of formats that are not read; convert %s to JPEG", root, other)
     _warn("%s: ignored %d files that are no images by their names, first %s", root, ignored)
+    _warn("%s: ignored %d folders and files of systems, first %s", root, clutter)
     _warn("%s: %d folders hold no images and are no classes, first %s", root, empty)
+    _warn_of_alike(root, classes)
     return Samples(paths, labels)
 
 
 def list_images(folder: Path) -> list[str]:
     """The images anywhere under a folder, by their names; hidden ones are left out."""
-    return [file for file in _walk(folder, ()) if Path(file).suffix.lower() in EXTENSIONS]
+    return [file for file in _walk(folder, (), []) if is_image(file)]
 
 
 def _warn(message: str, root: Path, found: list[str]) -> None:
@@ -113,8 +207,31 @@ def _warn(message: str, root: Path, found: list[str]) -> None:
         logger.warning(message, root, len(found), found[0])
 
 
-def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> list[str]:
-    """The files under a folder, sorted, hidden ones left out; `above` finds loops of links."""
+def _warn_of_alike(root: Path, classes: list[str]) -> None:
+    """Says which folders are one class, and which ones differ by capitals or spaces only."""
+    by_id, by_look = {}, {}
+    for name in classes:
+        class_id = same_name(name)
+        if class_id in by_id:
+            logger.warning("%s: two folders are called %s; they are one class", root, class_id)
+        by_id[class_id] = name
+        by_look.setdefault(" ".join(class_id.casefold().split()), set()).add(class_id)
+    for alike in by_look.values():
+        if len(alike) > 1:
+            logger.warning(
+                "%s: the classes %s differ by capitals or spaces only",
+                *(root, " and ".join(map(repr, sorted(alike)))),
+            )
+
+
+def _walk(folder: Path, above: tuple[tuple[int, int], ...], clutter: list[str]) -> list[str]:
+    """The files under a folder, sorted, without those of systems.
+
+    Args:
+        folder: The folder.
+        above: What identifies the folders above, to find loops of links.
+        clutter: Gets what was left out and is not hidden.
+    """
     try:
         status = folder.stat()
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -125,11 +242,12 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> list[str]:
         raise UserError(f"{folder}: a link back to a folder above it; remove the link")
     files = []
     for entry in entries:
-        if entry.name.startswith("."):
-            continue
+        if is_clutter(entry.name):
+            if entry.name[0] != ".":
+                clutter.append(entry.path)
         # Of a link to itself `is_dir` raises; as a file the check of all files names it.
-        if os.path.isdir(entry.path):
-            files += _walk(folder / entry.name, (*above, identity))
+        elif os.path.isdir(entry.path):
+            files += _walk(folder / entry.name, (*above, identity), clutter)
         else:
             files.append(entry.path)
     return files
@@ -143,7 +261,7 @@ def _draw_split(samples: Samples, spec: DatasetSpec) -> Content:
     """
 
     def rank(path: str) -> bytes:
-        relative = Path(path).relative_to(spec.root).as_posix()
+        relative = same_name(Path(path).relative_to(spec.root).as_posix())
         return hashlib.sha256(
             f"{spec.split_seed}/{relative}".encode(errors="surrogateescape")
         ).digest()
@@ -151,12 +269,13 @@ def _draw_split(samples: Samples, spec: DatasetSpec) -> Content:
     by_class = {}
     for path, label in zip(samples.images, samples.labels, strict=True):
         by_class.setdefault(label, []).append(path)
+    if single := sorted(label for label, members in by_class.items() if len(members) < 2):
+        raise UserError(
+            f"{spec.root}: {len(single)} classes have one image, which cannot be split: "
+            f"{', '.join(single[:10])}{', …' if len(single) > 10 else ''}; add some or remove them"
+        )
     parts = Samples([], []), Samples([], [])
     for label, members in sorted(by_class.items()):
-        if len(members) < 2:
-            raise UserError(
-                f"{spec.root / label}: one image cannot be split; add some or remove it"
-            )
         count = min(max(1, round(spec.test_fraction * len(members))), len(members) - 1)
         chosen = set(sorted(members, key=rank)[:count])
         for path in members:

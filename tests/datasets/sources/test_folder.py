@@ -123,7 +123,7 @@ def test_missing_root():
 
 def test_single_images_cannot_be_split(root):
     write_classes(root, {"a": 2, "b": 1})
-    with pytest.raises(UserError, match="data/b: one image cannot be split"):
+    with pytest.raises(UserError, match="data: 1 classes have one image, which cannot be split: b"):
         load(root, test_fraction=0.5)
 
 
