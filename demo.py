@@ -7,6 +7,7 @@ curves, and labels images with predict.py and the better model.
 import csv
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,14 +41,14 @@ def write_digits(folder: Path) -> list:
     test = datasets.load_dataset("digits", cache="none").test
     labels = list(test.labels)
     digits = [test.images[labels.index(digit)] for digit in range(10)]
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for digit, pixels in enumerate(digits):
         Image.fromarray(pixels).save(folder / f"{digit}.png")
     return [pixels[..., 0] for pixels in digits]
 
 
 def as_text(images: list) -> str:
-    """Grey images side by side as characters, the brighter the darker."""
+    """Grey images side by side as characters; brighter pixels are denser ones."""
 
     def shade(value: int) -> str:
         return 2 * _SHADES[int(value) * len(_SHADES) // 256]
@@ -85,11 +86,9 @@ def draw_curves(path: Path) -> None:
 
 
 def main() -> None:
-    # An earlier demo's files are the only ones removed: a run never overwrites another's log.
+    # An earlier demo's files are the only ones removed: a run never overwrites another one.
     for name, _ in RUNS.values():
-        for old in (RESULTS / name).glob("*"):
-            old.unlink()
-        (RESULTS / name).mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(RESULTS / name, ignore_errors=True)
     digits = write_digits(RESULTS / "digits")
     print("Handwritten digits of 8 x 8 pixels, here four of them:\n")
     print(as_text(digits[2:6]))
@@ -99,18 +98,17 @@ def main() -> None:
         "loss. That takes about two minutes on 2 CPU cores."
     )
     for name, flags in RUNS.values():
-        out = f"demo_results/{name}"
-        run("learn_classifier.py", f"{TRAINING} {flags} --log_dir {out} --model_dump {out}.keras")
+        run("learn_classifier.py", f"{TRAINING} {flags} --output demo_results/{name}")
     results = {
         label: json.loads((RESULTS / name / "result.json").read_text())
         for label, (name, _) in RUNS.items()
     }
     best = max(results, key=lambda label: results[label]["final"]["acc"])
     print(f"\nThe {best} model labels ten test images; each is named after the digit it shows:")
-    run("predict.py", f"--model demo_results/{RUNS[best][0]}.keras demo_results/digits")
+    run("predict.py", f"--model demo_results/{RUNS[best][0]}/model.keras demo_results/digits")
 
     draw_curves(RESULTS / "accuracy.png")
-    print("\nAccuracy on the 797 test images after 36 epochs:\n")
+    print("\nAccuracy on the 797 test images after the last epoch:\n")
     print(f"{'loss':<16}{'accuracy':>10}{'mean over classes':>20}{'seconds':>10}")
     for label, result in results.items():
         scores = result["final"]
