@@ -13,6 +13,7 @@ from typing import Any
 from training.devices import processes
 from training.flags import arguments
 from training.resuming import signals, snapshots
+from utils import UsageError
 
 
 @dataclass
@@ -31,7 +32,8 @@ class Session:
 
     def agreed(self, value: Any) -> Any:
         """Process 0's JSON value in all processes; of a process alone its own."""
-        return processes.as_first(self.devices.group, value)
+        group = self.devices.group
+        return group.gather(value)[0] if group else value
 
     def check_same_data(self, facts: dict[str, Any]) -> None:
         """Refuses processes that found other data than process 0.
@@ -40,7 +42,7 @@ class Session:
             UserError: They differ.
         """
         if self.devices.group:
-            processes.check_same_data(self.devices.group, facts)
+            self.devices.group.check_same(facts)
 
 
 @contextlib.contextmanager
@@ -54,19 +56,19 @@ def started(args: Namespace) -> Iterator[Session]:
         UsageError: An argument is wrong, or the snapshot belongs to a run with other arguments.
         UserError: The snapshot is damaged, or the processes do not meet.
     """
-    place = processes.find_place(args)
-    with processes.together(place, arguments.common_arguments(args)) as group:
+    with processes.together(processes.find_group(args)) as group:
         if group:
             args.num_processes = group.count
             if group.index:
                 arguments.write_nothing(args)
         arguments.check_training_arguments(args)
         loaded = arguments.load_snapshot(args)
-        if group:
-            loaded = processes.share_snapshot(group, loaded)
         stop = signals.StopSignals(group)
         stop.install()
         devices = prepare(args, group)
+        if group:
+            group.check_same(arguments.common_arguments(args), UsageError)
+            loaded = group.share_snapshot(loaded)
         with devices.scope():
             yield Session(devices, stop, loaded)
 

@@ -23,8 +23,7 @@ def main():
     directory, *flags = sys.argv[1:]
     args = arguments.training_parser().parse_args([*EQUAL, *flags])
     check_process_arguments(args)
-    place = processes.find_place(args)
-    with processes.together(place, arguments.common_arguments(args)) as group:
+    with processes.together(processes.find_group(args)) as group:
         from training.devices import distribution
 
         from .equal_runs import SCHEDULE, StepLosses, results

@@ -101,18 +101,15 @@ def _choose_in_all(args: Namespace, group: Group) -> Distribution:
     """The devices of all processes, as many of each; JAX only."""
     import jax
 
-    own = args.gpus // group.count
-    kind, chosen = "gpu", None
+    own = group.count and args.gpus // group.count
+    kind = "gpu"
     if args.simulate_devices:
         kind = "cpu"
-        simulate_devices(own)
+        simulate_devices(own or args.gpus)
         # With steps started ahead, trainings were seen to stall on simulated devices.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
-    else:
-        number, neighbours = group.on_this_machine()
-        if neighbours > 1:
-            chosen = range(number * own, (number + 1) * own)
-    group.start_jax(chosen)
+    group.join(None if args.simulate_devices else own)
+    own = args.gpus // group.count
     try:
         found = jax.devices(kind)
     except RuntimeError:  # how JAX says that there are none
@@ -122,13 +119,14 @@ def _choose_in_all(args: Namespace, group: Group) -> Distribution:
         devices = [
             f"{device.platform}:{device.id}" for device in found if device.process_index == index
         ]
-        if len(devices) < own:
+        if len(devices) != own or own * group.count != args.gpus:
             raise UsageError(
-                f"--gpus {args.gpus}: are {own} in each of {group.count} processes, but in process "
-                f"{index} found {', '.join(devices) or 'no GPU'}; give {group.count} times what "
-                "each has, or try it on the CPU with --simulate_devices"
+                f"--gpus {args.gpus}: are those of {group.count} processes together, but in "
+                f"process {index} found {', '.join(devices) or 'no GPU'}; give all processes the "
+                f"same, {group.count} times what each has, or try it on the CPU with "
+                "--simulate_devices"
             )
-        names += devices[:own]
+        names += devices
     return replace(over(names), group=group)
 
 

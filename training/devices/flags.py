@@ -68,7 +68,6 @@ PROCESSES = FlagGroup(
             metavar="P",
             help="how many there are; 1: none but this one, whatever started it",
             on_resume="free",
-            per_process=True,
         ),
         Flag(
             "--process_id",
@@ -98,8 +97,6 @@ def backend() -> str:
 
 def check_process_arguments(args: argparse.Namespace) -> None:
     """Refuses flags that do not say which of how many processes this is.
-
-    To be called before all other checks, whose errors then reach all processes.
 
     Raises:
         UsageError: Some of the flags are missing or wrong, or the backend is not JAX.

@@ -52,7 +52,7 @@ def training_parser() -> Parser:
 def parse_training_arguments() -> argparse.Namespace:
     """The command line of `learn_classifier.py`; of its checks only which process this is.
 
-    All others follow in `check_training_arguments`, where their errors reach all processes.
+    All others follow in `check_training_arguments`.
 
     Raises:
         UsageError: A flag is unknown, or its value is of the wrong form.
@@ -95,7 +95,7 @@ def free_arguments(args: argparse.Namespace) -> set[str]:
 
 def common_arguments(args: argparse.Namespace) -> dict:
     """What has to be the same in all processes that train together, by the flag."""
-    own = {flag.dest for flag in FLAGS if flag.per_process}
+    own = {flag.dest for flag in FLAGS if flag.per_process or flag.writes}
     return {f"--{name}": value for name, value in vars(args).items() if name not in own}
 
 

@@ -29,7 +29,8 @@ class StopSignals:
         advice: How to go on from the last snapshot, for the message.
 
     Args:
-        group: The processes that have to end at the same place (`devices.processes.Group`).
+        group: The processes that have to end at the same place (`devices.processes.Group`); SIGTERM
+            is JAX's from their meeting to the end of `deferred`, and handled by `is_due`.
     """
 
     def __init__(self, group=None):
@@ -58,6 +59,9 @@ class StopSignals:
             yield
         finally:
             self._deferred = False
+        if self._group:
+            self.is_due()
+            self.install()
         if self.requested:
             self.stop()
 
@@ -75,6 +79,8 @@ class StopSignals:
         self.requested = signal.Signals(number)
         if not self._deferred:
             self.stop()
+        if self._group:
+            os.kill(os.getpid(), signal.SIGTERM)  # by which JAX tells all
         print(
             f"{self.requested.name}: ending after this step; a second signal ends at once",
             file=sys.stderr,

@@ -1,11 +1,10 @@
-"""Real processes on the loopback interface."""
+"""Real processes on the loopback interface, with JAX alone; and what tells them of each other."""
 
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 from argparse import Namespace
 from pathlib import Path
 
@@ -13,61 +12,63 @@ import pytest
 
 from training.devices import processes
 from training.devices.flags import check_process_arguments
-from training.devices.processes import meeting
 from training.flags import arguments
 from utils import UsageError, UserError
 
 ROOT = Path(__file__).parents[3]
+ENDED_BY_JAX = "JAX distributed service detected fatal errors"
+NONE = {"coordinator": None, "num_processes": None, "process_id": None}
 
 # Each step is a sum over the devices of all processes, which waits for all of them.
 PROGRAM = """
 import os, signal, sys, time
+from argparse import Namespace
 from training.devices import processes
 from training.resuming import signals
-from training.devices.processes import group as ends
-from utils import UserError, run_script
+from utils import UsageError, UserError, run_script
 
-coordinator, count, index, event = sys.argv[1], *map(int, sys.argv[2:4]), sys.argv[4]
+coordinator, count, index, event, path = sys.argv[1:]
+index = int(index)
+place = {"coordinator": None, "num_processes": None, "process_id": None}
+if coordinator != "launcher":
+    place = {"coordinator": coordinator, "num_processes": int(count), "process_id": index}
 
 def act():
     if event == "user error":
         raise UserError("images/x.jpg: cannot be read")
     if event == "bug":
-        raise ZeroDivisionError("of ours\\nin two lines")
-    if event == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if event == "freeze":
-        os.kill(os.getpid(), signal.SIGSTOP)
+        raise ZeroDivisionError("of ours")
     if event.startswith("SIG"):
         os.kill(os.getpid(), getattr(signal, event))
 
 def main():
-    if event == "freeze" or "freeze" in sys.argv[5]:
-        ends.ALIVE_SECONDS, ends.SILENCE_SECONDS = 0.5, 3.0
-    stop = signals.StopSignals()
-    stop.install()
-    place = processes.Place(coordinator, count, index)
-    with processes.together(place, {}) as group:
-        sent = group.broadcast(b"x" * 3_000_001 if index == 0 else b"")
-        assert sent == b"x" * 3_000_001
-        assert group.broadcast(b"") == b""
-        print("met", flush=True)
-        os.system("echo printed by C")
+    with processes.together(processes.find_group(Namespace(**place))) as group:
+        stop = signals.StopSignals(group)
+        stop.install()
         import jax
         import numpy as np
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", 2)
-        group.start_jax()
+        group.join(None)
+        assert (group.index, group.count) == (index, int(count))
+        assert group.gather([index] * index) == [[i] * i for i in range(group.count)]
+        try:
+            group.check_same({"classes": "same", "labels": index})
+            raise AssertionError
+        except UserError as error:
+            assert "process 1 has labels 1, process 0 has 0; " in str(error)
+        group.check_same({"--batch_size": 64 if event == "other flags" else 96}, UsageError)
+        print("met", flush=True)
+        os.system("echo printed by C")
         mesh = jax.sharding.Mesh(np.array(jax.devices()), ("batch",))
         shared = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
-        own = np.arange(4.0) + 4 * index
-        numbers = jax.make_array_from_process_local_data(shared, own)
+        numbers = jax.make_array_from_process_local_data(shared, np.arange(4.0) + 4 * index)
         add = jax.jit(lambda x: x.sum())
         with stop.deferred():
-            for step in range(60):
-                stop.requested = group.stop_here(stop.requested) or stop.requested
-                if group.agreed:
-                    open(f"{sys.argv[5]}.{index}", "w").write(str(step))
+            # JAX looks for a signal once in a second.
+            for step in range(60 if event == "nothing" and path == "" else 1000):
+                if stop.is_due():
+                    open(f"{path}.{index}", "w").write(str(step))
                     stop.stop(f" at step {step}")
                 if step == 9:
                     act()
@@ -79,25 +80,43 @@ def main():
 run_script(main)
 """
 
-NOTHING = "nothing"
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
 
 
 @pytest.fixture
 def start():
-    """Starts Python processes, and ends what is left of them."""
+    """Starts a group of processes, and ends what is left of them; process i has the i-th event."""
+    pytest.importorskip("jax")
     started = []
 
-    def run(*argv, script=PROGRAM):
-        process = subprocess.Popen(
-            [sys.executable, "-c", script, *map(str, argv)],
-            cwd=ROOT,
-            env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
+    def run(*events, path="", slurm=False):
+        coordinator, group = f"127.0.0.1:{free_port()}", []
+        for index, event in enumerate(events):
+            environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}
+            if slurm:
+                environment |= SLURM | {
+                    "SLURM_STEP_NODELIST": "localhost",
+                    "SLURM_NTASKS": str(len(events)),
+                    "SLURM_STEP_NUM_TASKS": str(len(events)),
+                    "SLURM_PROCID": str(index),
+                    "SLURM_LOCALID": str(index),
+                    "JAX_COORDINATOR_PORT": coordinator.rpartition(":")[2],
+                }
+            place = ["launcher" if slurm else coordinator, len(events), index]
+            process = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, *map(str, place), event, str(path)],
+                cwd=ROOT,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            started.append(process)
+            group.append(process)
+        return group
 
     yield run
     for process in started:
@@ -105,166 +124,89 @@ def start():
         process.communicate()
 
 
-@pytest.fixture
-def coordinator():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    return f"127.0.0.1:{port}"
+def ends(group):
+    """The status, output and errors of each process."""
+    written = [process.communicate(timeout=60) for process in group]
+    return [(process.returncode, *end) for process, end in zip(group, written, strict=True)]
 
 
-def run_all(start, coordinator, events, path=""):
-    """The status, output and errors of each process; process i has the i-th event."""
-    pytest.importorskip("jax")
-    count = len(events)
-    group = [start(coordinator, count, i, event, path) for i, event in enumerate(events)]
-    ends = [process.communicate(timeout=60) for process in group]
-    return [(process.returncode, *end) for process, end in zip(group, ends, strict=True)]
-
-
-def test_processes_compute_together_and_only_the_first_prints(start, coordinator):
-    first, second = run_all(start, coordinator, [NOTHING, NOTHING])
+def test_processes_compute_together_and_only_the_first_prints(start):
+    first, second = ends(start("nothing", "nothing"))
     assert first == (0, "met\nsum 28.0\n", "")
     assert second == (0, "", "")
 
 
-@pytest.mark.parametrize("index", [0, 1])
-def test_all_end_with_the_reason_of_the_one_that_failed(start, coordinator, index):
-    events = [NOTHING, NOTHING]
-    events[index] = "user error"
-    ends = run_all(start, coordinator, events)
-    assert [status for status, _, _ in ends] == [1, 1]
-    assert ends[index][2] == "-c: error: images/x.jpg: cannot be read\n"
-    expected = f"-c: error: process {index} failed: images/x.jpg: cannot be read\n"
-    assert ends[1 - index][2] == expected
+def test_other_flags_are_named_by_all(start):
+    line = "-c: error: process 1 has --batch_size 64, process 0 has 96; give all the same"
+    for status, output, errors in ends(start("nothing", "other flags")):
+        assert (status, output) == (2, "")
+        assert errors.startswith(line)
+        assert len(errors.splitlines()) == 1
 
 
-def test_a_traceback_is_shown_once(start, coordinator):
-    first, second = run_all(start, coordinator, [NOTHING, "bug"])
-    assert first[::2] == (1, "-c: error: process 1 failed: ZeroDivisionError: of ours\n")
-    assert second[0] == 1
-    assert "Traceback" in second[2]
+def test_one_that_fails_tells_why_and_ends_all(start):
+    groups = {
+        (0, "user error"): start("user error", "nothing", path="many"),
+        (1, "user error"): start("nothing", "user error", path="many"),
+        (1, "bug"): start("nothing", "bug", path="many"),
+    }
+    for (index, event), group in groups.items():
+        written = ends(group)
+        status, _, errors = written[index]
+        assert status == 1
+        if event == "bug":
+            assert "ZeroDivisionError: of ours" in errors
+        else:
+            assert errors == "-c: error: images/x.jpg: cannot be read\n"
+        assert written[1 - index][0] != 0
+        assert ENDED_BY_JAX in written[1 - index][2]
 
 
-@pytest.mark.parametrize("index", [0, 1])
-def test_a_killed_process_ends_the_others(start, coordinator, index):
-    events = [NOTHING, NOTHING]
-    events[index] = "kill"
-    ends = run_all(start, coordinator, events)
-    assert ends[index][0] == -signal.SIGKILL
-    assert ends[1 - index][0] == 1
-    expected = f"-c: error: process {index} is gone: it was killed, or its machine is down\n"
-    assert ends[1 - index][2] == expected
-
-
-def test_a_process_that_hangs_ends_the_others(start, coordinator):
-    first = start(coordinator, 2, 0, NOTHING, "freeze")
-    start(coordinator, 2, 1, "freeze", "")
-    pytest.importorskip("jax")
-    errors = first.communicate(timeout=60)[1]
-    assert first.returncode == 1
-    assert errors == "-c: error: process 1 has not been heard from for 3 s\n"
+def test_one_that_is_killed_or_hangs_ends_all(start):
+    groups = {
+        (0, -signal.SIGKILL): start("SIGKILL", "nothing", path="many"),
+        (1, -signal.SIGKILL): start("nothing", "SIGKILL", path="many"),
+        (1, None): start("nothing", "SIGSTOP", path="many"),
+    }
+    for (index, status), group in groups.items():
+        _, errors = group[1 - index].communicate(timeout=60)
+        assert group[1 - index].returncode == -signal.SIGABRT
+        assert ENDED_BY_JAX in errors
+        assert group[index].poll() == status
 
 
 @pytest.mark.parametrize(
-    ("events", "status"),
+    ("events", "status", "slurm"),
     [
-        ([NOTHING, "SIGTERM", NOTHING], 143),
-        (["SIGINT", NOTHING], 130),
-        (["SIGTERM", "SIGTERM"], 143),
+        (["nothing", "SIGTERM", "nothing"], 143, False),
+        (["SIGINT", "nothing"], 130, True),
+        (["SIGTERM", "SIGTERM"], 143, False),
     ],
     ids=["one", "first", "all"],
 )
-def test_a_signal_ends_all_at_the_same_step(start, coordinator, tmp_path, events, status):
+def test_a_signal_ends_all_at_the_same_step(start, tmp_path, events, status, slurm):
     path = tmp_path / "step"
-    ends = run_all(start, coordinator, events, path)
-    assert [end[0] for end in ends] == [status] * len(events)
+    written = ends(start(*events, path=path, slurm=slurm))
+    assert [end[0] for end in written] == [status] * len(events), written
     steps = {(tmp_path / f"step.{i}").read_text() for i in range(len(events))}
     assert len(steps) == 1
-    assert 9 < int(*steps) < 59
+    assert 9 < int(*steps) < 999
     name = "SIGTERM" if status == 143 else "SIGINT"
-    told = [f"-c: interrupted by {name} at step" in errors for _, _, errors in ends]
+    told = [f"-c: interrupted by {name} at step" in errors for _, _, errors in written]
     assert told == [True] + [False] * (len(events) - 1)
-    lines = [line for _, _, errors in ends for line in errors.splitlines()]
+    lines = [line for _, _, errors in written for line in errors.splitlines()]
     assert [line for line in lines if "SIG" not in line] == []
 
 
-# ---------------------------------------------------------------- meeting, without JAX
-
-
-def meet_all(coordinator, monkeypatch, places, facts=None):
-    """What each of some processes, here threads, gets out of meeting."""
-    monkeypatch.setattr(meeting, "MEETING_SECONDS", 1.0)
-    results, connections = {}, []
-
-    def meet(number, count, index):
-        try:
-            place = processes.Place(coordinator, count, index)
-            met = meeting.meet(place, (facts or {}).get(number, {}))
-            connections.extend(met[0].values())
-            results[number] = processes.Group(place, *met)
-        except UserError as error:
-            results[number] = error
-
-    threads = [threading.Thread(target=meet, args=(i, *place)) for i, place in enumerate(places)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for connection in connections:
-        connection.close()
-    return [results[i] for i in range(len(places))]
-
-
-def test_processes_meet_whatever_else_knocks(coordinator, monkeypatch):
-    host, _, port = coordinator.partition(":")
-
-    def knock():
-        for _ in range(3):
-            try:
-                with socket.create_connection((host, int(port))) as connection:
-                    connection.sendall(b"GET / HTTP/1.0\n\n")
-                return
-            except OSError:
-                threading.Event().wait(0.1)
-
-    thread = threading.Thread(target=knock)
-    thread.start()
-    groups = meet_all(coordinator, monkeypatch, [(3, 0), (3, 1), (3, 2)])
-    thread.join()
-    assert [group.index for group in groups] == [0, 1, 2]
-    assert [group.on_this_machine() for group in groups] == [(0, 3), (1, 3), (2, 3)]
-
-
-def test_who_waits_in_vain_says_for_whom(coordinator, monkeypatch):
-    late = "process 2 of 3 did not come within 1 s"
-    ends = meet_all(coordinator, monkeypatch, [(3, 0), (3, 1)])
-    assert all(late in str(end) for end in ends)
-    [end] = meet_all(coordinator, monkeypatch, [(2, 1)])
-    assert "no process 0 there within 1 s (Connection refused)" in str(end)
-    assert end.exit_status == 1
-
-
-def test_processes_that_do_not_fit_are_told_so(coordinator, monkeypatch):
-    def ends(places, facts=None):
-        first, *others = meet_all(coordinator, monkeypatch, places, facts)
-        assert str(others[-1]) == str(first)
-        assert isinstance(first, UsageError)
-        return str(first)
-
-    facts = {0: {"--batch_size": 96}, 1: {"--batch_size": 64}}
-    assert "process 1 has --batch_size 64, process 0 has 96" in ends([(2, 0), (2, 1)], facts)
-    assert "process 1 has --num_processes 3, process 0 has 2" in ends([(2, 0), (3, 1)])
-    assert "--process_id 1: two processes have it" in ends([(3, 0), (3, 1), (3, 1)])
-
-
-def test_a_port_in_use_is_named(coordinator, monkeypatch):
-    host, _, port = coordinator.partition(":")
-    with socket.create_server((host, int(port))):
-        [end] = meet_all(coordinator, monkeypatch, [(2, 0)])
-    assert f"--coordinator {coordinator}: cannot listen there (Address already in use)" in str(end)
-
-
 # ---------------------------------------------------------------- flags and launchers
+
+
+def test_a_port_in_use_is_named(monkeypatch):
+    pytest.importorskip("jax")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        coordinator = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UserError, match=r"cannot meet .*Address already in use"):
+            processes.Group(0, 2, 0, coordinator).join(None)
 
 
 @pytest.mark.parametrize(
@@ -313,39 +255,41 @@ OPEN_MPI = {
     ("variables", "flags", "expected"),
     [
         ({}, {}, None),
-        (SLURM, {}, processes.Place("node07:61517", 2, 1)),
+        (SLURM, {}, (1, 2, 0, None)),
         (SLURM, {"num_processes": 1}, None),
         (SLURM | {"KERAS_BACKEND": "tensorflow"}, {}, None),
         (SLURM | {"SLURM_STEP_NUM_TASKS": "1"}, {}, None),
         # Of a batch script: the job has several tasks, this is none of them.
         ({k: v for k, v in SLURM.items() if "STEP" not in k}, {}, None),
-        (OPEN_MPI, {}, processes.Place("10.96.0.1:62624", 4, 3)),
+        (OPEN_MPI, {}, (3, 4, 1, None)),
         (
             SLURM,
             {"coordinator": "a:1", "num_processes": 3, "process_id": 2},
-            processes.Place("a:1", 3, 2),
+            (2, 3, 0, "a:1"),
         ),
     ],
 )
 def test_launchers_are_found(monkeypatch, variables, flags, expected):
-    if expected:
-        pytest.importorskip("jax")
     for name in (*SLURM, *OPEN_MPI, "JAX_COORDINATOR_PORT", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    none = {"coordinator": None, "num_processes": None, "process_id": None}
-    assert processes.find_place(Namespace(**none | flags)) == expected
+    group = processes.find_group(Namespace(**NONE | flags))
+    found = group and (group.index, group.count, group.local_index, group.coordinator)
+    assert found == expected
 
 
-def test_a_launcher_that_jax_does_not_know_is_named(monkeypatch):
+def test_a_launcher_that_jax_does_not_know_is_told(monkeypatch):
     pytest.importorskip("jax")
     for name in SLURM:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
     monkeypatch.delenv("OMPI_MCA_orte_hnp_uri", raising=False)
-    none = {"coordinator": None, "num_processes": None, "process_id": None}
-    with pytest.raises(UserError, match="Open MPI started several processes"):
-        processes.find_place(Namespace(**none))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    group = processes.find_group(Namespace(**NONE))
+    with pytest.raises(UserError, match=r"cannot meet .coordinator_address"):
+        group.join(None)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

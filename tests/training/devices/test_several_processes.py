@@ -26,7 +26,7 @@ def start(tmp_path_factory):
     without_tensorflow = tmp_path_factory.mktemp("path")
     (without_tensorflow / "tensorflow.py").write_text("raise ImportError")
 
-    def run(program, *flags, processes=1):
+    def run(program, *flags, processes=1, pause=0):
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
         environment = {
@@ -36,6 +36,7 @@ def start(tmp_path_factory):
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
             # Keras would import it, where it is installed, only to set its seed.
             "PYTHONPATH": str(without_tensorflow),
+            "PAUSE": str(pause),
         }
         group = []
         for index in range(processes):
@@ -108,7 +109,8 @@ def test_a_stopped_training_goes_on_and_ends_as_one_process_does(start, alone, t
         *f"--snapshot {tmp_path}/s --snapshot_every 0.1 --log_dir {tmp_path}/log".split(),
         *f"--model_dump {tmp_path}/m.keras --feature_dump {tmp_path}/f.npz".split(),
     ]
-    group = start(*command, processes=2)
+    # JAX looks for a signal once in a second.
+    group = start(*command, processes=2, pause=0.1)
     for line in group[0].stdout:
         if "Epoch 1/5" in line:
             break
