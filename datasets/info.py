@@ -85,6 +85,7 @@ class DatasetInfo:
         num_classes: Number of classes, `None` if only the files tell.
         aliases: Other spellings; case, `-` and `_` never matter.
         files: What must exist under the root.
+        other_files: Other sets of files that will do.
         needs_root: Whether it has files at all.
         check: Further checks of root, `--test_fraction` and the splits that are going to be read,
             for data sets without a fixed layout; raises `UsageError`, and returns the fraction.
@@ -106,6 +107,7 @@ class DatasetInfo:
     num_classes: int | None = None
     aliases: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    other_files: tuple[tuple[str, ...], ...] = ()
     needs_root: bool = True
     check: Callable[[Path, float | None, Sequence[str]], float | None] | None = None
     folders: tuple[str, ...] = ("",)

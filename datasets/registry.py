@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from datasets.info import CACHE_MODES, DatasetInfo, DatasetSpec, Validation
 from datasets.sources import cars, cifar, cub, digits, flowers, folder, mit67
 from datasets.sources.class_lists import ClassList, read_class_list
-from datasets.sources.files import exists
+from datasets.sources.files import exists, expanded
 from utils import UsageError, UserError, nearest_names
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def load_dataset(
     return loading.load(
         spec,
         cache_mode=cache,
-        cache_dir=None if cache_dir is None else Path(cache_dir),
+        cache_dir=None if cache_dir is None else expanded(cache_dir),
         skip_bad_images=skip_bad_images,
         check_files=check_files,
         splits=splits,
@@ -232,21 +232,25 @@ def _check_root(info: DatasetInfo, data_root: str | os.PathLike | None) -> Path 
                 "leave it out, or name another data set with --dataset"
             )
         return None
-    expected = f"the directory with {', '.join(info.files) or 'the images'}"
+    layouts = (info.files, *info.other_files)
+    expected = "the directory with " + "; or ".join(
+        ", ".join(files) or "the images" for files in layouts
+    )
     if info.download:
         expected += f" (from {info.download})"
     if data_root is None:
         raise UsageError(f"--data_root is missing: {info.name} needs {expected}")
-    root = Path(data_root)
+    root = expanded(data_root)
     if not os.path.isdir(root):
         what = "is a file" if exists(root) else "does not exist"
         raise UsageError(f"--data_root {root}: {what}; {info.name} needs {expected}")
     missing = []
-    for candidate in (root / name for name in info.folders):
-        lacking = [file for file in info.files if not exists(candidate / file)]
-        if not lacking:
-            return candidate
-        missing.append((len(lacking), candidate / lacking[0]))
+    for files in layouts:
+        for candidate in (root / name for name in info.folders):
+            lacking = [file for file in files if not exists(candidate / file)]
+            if not lacking:
+                return candidate
+            missing.append((len(lacking) / len(files), candidate / lacking[0]))
     # Of the possible places name the one that comes nearest.
     nearest = min(missing, key=lambda item: item[0])[1]
     raise UsageError(f"--data_root {root}: {nearest} is missing; {info.name} needs {expected}")
@@ -254,7 +258,7 @@ def _check_root(info: DatasetInfo, data_root: str | os.PathLike | None) -> Path 
 
 def _listed_classes(path: str | os.PathLike) -> ClassList:
     try:
-        classes = read_class_list(path)
+        classes = read_class_list(expanded(path))
     except UserError as error:
         raise UsageError(f"--class_list {error}") from None
     if len(classes.lines) < 2:

@@ -15,7 +15,7 @@ from resizing import reflect_pad, resize_region, resized_size
 
 ERASE_PROBABILITY = 0.5
 ERASE_AREA = (0.02, 0.3)
-ERASE_ASPECT = (0.3, 3.33)
+ERASE_ASPECT = (0.3, 1 / 0.3)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ def draw_view(
 
     The smaller side is resized to a length uniform in `resize` (both included), then follow a
     horizontal flip (p = 0.5), random erasing (p = 0.5; area uniform in 2 to 30 % of the resized
-    image, aspect ratio uniform in 0.3 to 3.33, redrawn until it fits) and a random crop.
+    image, aspect ratio uniform in 0.3 to 1/0.3, sides truncated to whole pixels, redrawn until it
+    fits) and a random crop.
     """
     smallest, largest = resize
     side = smallest if smallest == largest else int(rng.integers(smallest, largest + 1))
@@ -61,8 +62,8 @@ def _draw_rectangle(rng: np.random.Generator, width: int, height: int) -> tuple[
     while True:
         area = rng.uniform(*ERASE_AREA) * width * height
         aspect = rng.uniform(*ERASE_ASPECT)
-        erased_width = round(math.sqrt(area / aspect))
-        erased_height = round(math.sqrt(area * aspect))
+        erased_width = int(math.sqrt(area / aspect))
+        erased_height = int(math.sqrt(area * aspect))
         if 0 < erased_width <= width and 0 < erased_height <= height:
             left = int(rng.integers(width - erased_width + 1))
             top = int(rng.integers(height - erased_height + 1))

@@ -156,11 +156,13 @@ CIFAR_100 = DatasetInfo(
 )
 
 
-def _half(name: str, classes: range, first_id: int) -> DatasetInfo:
+def _half(name: str, classes: range, first_id: int, *aliases: str) -> DatasetInfo:
     load_half = functools.partial(_load_100, classes=classes, first_id=first_id)
-    return dataclasses.replace(CIFAR_100, name=name, num_classes=len(classes), load=load_half)
+    return dataclasses.replace(
+        CIFAR_100, name=name, aliases=aliases, num_classes=len(classes), load=load_half
+    )
 
 
-CIFAR_100_A = _half("CIFAR-100-a", range(50), 0)
+CIFAR_100_A = _half("CIFAR-100-a", range(50), 0, "CIFAR-100-a-consec")
 CIFAR_100_B = _half("CIFAR-100-b", range(50, 100), 50)
 CIFAR_100_B_CONSEC = _half("CIFAR-100-b-consec", range(50, 100), 0)

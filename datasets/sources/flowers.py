@@ -39,6 +39,7 @@ FLOWERS = DatasetInfo(
     load=load,
     num_classes=102,
     files=("jpg", "imagelabels.mat", "setid.mat"),
+    folders=("", "flowers-102"),
     download="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/",
     image_size=448,
     resize=(512, 512),

@@ -161,10 +161,10 @@ def load(spec: DatasetSpec) -> Content:
 
 
 def _read(part: Path) -> Samples:
-    return _list_classes(part) if os.path.isdir(part) else read_image_list(part)
+    return list_classes(part) if os.path.isdir(part) else read_image_list(part)
 
 
-def _list_classes(root: Path) -> Samples:
+def list_classes(root: Path) -> Samples:
     """The images under the folders in `root`, each of which is a class."""
     paths, labels = [], []
     try:

@@ -16,6 +16,7 @@ from utils import UsageError
         ("CIFAR_100", "CIFAR-100"),
         ("cifar-100-B", "CIFAR-100-b"),
         ("CIFAR-100-b-consec", "CIFAR-100-b-consec"),
+        ("CIFAR-100-a-consec", "CIFAR-100-a"),
         ("cifar100-a-sub25", "CIFAR-100-a-sub25"),
         ("cifar10", "CIFAR-10"),
         ("flowers", "Flowers"),
@@ -120,3 +121,15 @@ def test_names_need_no_loading():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_users_directory_in_a_path(flowers, monkeypatch):
+    monkeypatch.setenv("HOME", str(flowers.parent))
+    (flowers.parent / "list.txt").write_text("1\n2\n")
+    spec = datasets.check_dataset("Flowers", "~/flowers", class_list="~/list.txt")
+    assert (spec.root, spec.num_classes) == (flowers, 2)
+
+
+def test_flowers_in_the_folder_that_torchvision_makes(flowers):
+    flowers.rename(flowers.parent / "flowers-102")
+    assert datasets.check_dataset("Flowers", flowers.parent).root.name == "flowers-102"

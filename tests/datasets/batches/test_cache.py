@@ -2,6 +2,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -279,3 +280,11 @@ def test_default_directory_is_the_users(monkeypatch, tmp_path):
     assert cache.default_dir().parent == tmp_path
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache.default_dir().parent == Path.home() / ".cache"
+
+
+def test_users_without_a_directory(monkeypatch):
+    """Containers may run as a user whom neither HOME nor passwd knows."""
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    assert cache.default_dir().parent == Path(tempfile.gettempdir())

@@ -7,7 +7,7 @@ import scipy.io
 import datasets
 from utils import UsageError, UserError
 
-from ..conftest import write_cars, write_lines
+from ..conftest import write_cars, write_lines, write_photo
 
 
 def names_of(split):
@@ -77,7 +77,7 @@ def test_nab_labels_are_renumbered_in_ascending_order(nab):
     assert dataset.class_names == ["Swan (Adult)", "Duck", "Finch"]
     assert dataset.train.labels.tolist() == [2, 0, 1]
     spec = dataset.spec
-    assert (spec.image_size, spec.resize, spec.test_resize) == (224, (256, 480), 256)
+    assert (spec.image_size, spec.resize, spec.test_resize) == (224, (256, 479), 256)
     large = datasets.check_dataset("NAB-large", nab)
     assert (large.name, large.image_size) == ("NAB-large", 448)
     assert (large.resize, large.test_resize) == ((512, 512), 512)
@@ -94,6 +94,43 @@ def test_cars(tmp_path):
     assert dataset.test.labels.tolist() == [1, 0]
     assert dataset.class_ids == [1, 2]
     assert dataset.class_names == ["AM General Hummer SUV 2000", "Acura RL Sedan 2012"]
+
+
+@pytest.mark.parametrize("place", ["", "devkit"])
+def test_cars_as_their_devkit_lists_them(tmp_path, place):
+    root = tmp_path / "stanford_cars"
+    for part, file, labels in (
+        ("cars_train", "devkit/cars_train_annos.mat", [2, 1, 2]),
+        ("cars_test", f"{place}/cars_test_annos_withlabels.mat", [1, 2]),
+    ):
+        annotations = np.zeros((1, len(labels)), [("bbox_x1", object), ("class", object),
+                                                  ("fname", object)])  # fmt: skip
+        for i, label in enumerate(labels):
+            annotations[0, i] = (7, label, f"{i + 1:05}.jpg")
+            write_photo(root / part / f"{i + 1:05}.jpg", 60, 50 + i, i)
+        (root / "devkit").mkdir(exist_ok=True)
+        scipy.io.savemat(root / file.lstrip("/"), {"annotations": annotations})
+    names = np.array([["AM General Hummer SUV 2000", "Acura RL Sedan 2012"]], object)
+    scipy.io.savemat(root / "devkit" / "cars_meta.mat", {"class_names": names})
+    dataset = datasets.load_dataset("Cars", tmp_path, cache="none")
+    assert dataset.class_ids == [1, 2]
+    assert dataset.class_names == ["AM General Hummer SUV 2000", "Acura RL Sedan 2012"]
+    assert dataset.train.labels.tolist() == [1, 0, 1]
+    assert dataset.test.labels.tolist() == [0, 1]
+    assert dataset.test.images[1] == str(root / "cars_test" / "00002.jpg")
+    # Without labels there is nothing to test on.
+    (root / place / "cars_test_annos_withlabels.mat").unlink()
+    with pytest.raises(UsageError, match=r"cars_test_annos_withlabels\.mat is missing"):
+        datasets.check_dataset("Cars", root)
+
+
+def test_cars_in_folders(tmp_path):
+    for i, name in enumerate(("train/Acura RL", "train/Audi A5", "test/Acura RL", "test/Audi A5")):
+        write_photo(tmp_path / "car_data" / "car_data" / name / "1.jpg", 60, 50, i)
+    dataset = datasets.load_dataset("Cars", tmp_path, cache="none")
+    assert dataset.class_ids == ["Acura RL", "Audi A5"]
+    assert (dataset.train.labels.tolist(), dataset.test.labels.tolist()) == ([0, 1], [0, 1])
+    assert dataset.mean == (120.03730636, 117.33780928, 116.0130335)
 
 
 def test_cars_without_a_field(tmp_path):
