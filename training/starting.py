@@ -12,7 +12,7 @@ from typing import Any
 
 from training.devices import processes
 from training.flags import arguments
-from training.resuming import signals, snapshots
+from training.resuming import claims, signals, snapshots
 from utils import UsageError
 
 
@@ -53,7 +53,8 @@ def started(args: Namespace) -> Iterator[Session]:
         args: As parsed; changed in place.
 
     Raises:
-        UsageError: An argument is wrong, or the snapshot belongs to a run with other arguments.
+        UsageError: An argument is wrong, the snapshot belongs to a run with other arguments, or
+            another run writes to the same place now.
         UserError: The snapshot is damaged, or the processes do not meet.
     """
     with processes.together(processes.find_group(args)) as group:
@@ -62,15 +63,16 @@ def started(args: Namespace) -> Iterator[Session]:
             if group.index:
                 arguments.write_nothing(args)
         arguments.check_training_arguments(args)
-        loaded = arguments.load_snapshot(args)
-        stop = signals.StopSignals(group)
-        stop.install()
-        devices = prepare(args, group)
-        if group:
-            group.check_same(arguments.common_arguments(args), UsageError)
-            loaded = group.share_snapshot(loaded)
-        with devices.scope():
-            yield Session(devices, stop, loaded)
+        with claims.claimed(args):
+            loaded = arguments.load_snapshot(args)
+            stop = signals.StopSignals(group)
+            stop.install()
+            devices = prepare(args, group)
+            if group:
+                group.check_same(arguments.common_arguments(args), UsageError)
+                loaded = group.share_snapshot(loaded)
+            with devices.scope():
+                yield Session(devices, stop, loaded)
 
 
 def prepare(args: Namespace, group=None):

@@ -72,6 +72,7 @@ def check_training_arguments(args: argparse.Namespace) -> argparse.Namespace:
         UsageError: An argument, or a combination of arguments, is wrong.
     """
     devices.backend()
+    reporting.resolve_output(args)
     spec = data.check_data_arguments(args)
     args.image_size = args.image_size or spec.image_size
     learning.check_learning_arguments(args, spec.num_classes)

@@ -6,7 +6,7 @@ several processes, and the table in docs/flags.md all follow from it.
 
 import argparse
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -33,6 +33,8 @@ class Flag:
         per_process: Whether processes that train together may have different values.
         writes: Whether it makes the run write files, which is left to one process.
         only_with: A flag and the value of it without which this one does nothing.
+        synonyms: Other programs' names for it; who types one is told this one.
+        instead: What to write in place of a value that users of other programs may try.
     """
 
     name: str = field(kw_only=False)
@@ -51,6 +53,8 @@ class Flag:
     per_process: bool = False
     writes: bool = False
     only_with: tuple[str, str] | None = None
+    synonyms: tuple[str, ...] = ()
+    instead: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def dest(self) -> str:
@@ -67,7 +71,17 @@ class Flag:
         text = f"{self.help} (default: {self.default_text})" if self.default_text else self.help
         names = ("type", "default", "metavar", "choices", "nargs", "const", "required")
         options = {name: value for name in names if (value := getattr(self, name)) is not None}
-        parser.add_argument(self.name, help=text.replace("%", "%%"), action=self.action, **options)
+        if self.instead:
+            options["type"] = self._value
+        action = parser.add_argument(
+            self.name, help=text.replace("%", "%%"), action=self.action, **options
+        )
+        action.synonyms = self.synonyms
+
+    def _value(self, text: str) -> Any:
+        if advice := self.instead.get(text.lower()):
+            raise argparse.ArgumentTypeError(f"{text}: {advice}")
+        return self.type(text) if self.type else text
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 
-from utils import UsageError
+from utils import UsageError, nearest_names
 
 _FILE_BYTES = 2**20
+_LARGEST = 1e18  # no number of a training is as large
 
 
 class _HelpFormatter(argparse.HelpFormatter):
@@ -51,7 +52,26 @@ class Parser(argparse.ArgumentParser):
         for argument in given:
             is_file = argument.startswith("@")
             expanded += read_argument_file(argument[1:]) if is_file else [argument]
-        return super().parse_known_args(expanded, namespace)
+        found, unknown = super().parse_known_args(expanded, namespace)
+        if unknown:
+            self.error(self._describe_unknown(unknown))
+        return found, unknown
+
+    def _describe_unknown(self, arguments: Sequence[str]) -> str:
+        name = next((a for a in arguments if a.startswith("-")), arguments[0]).partition("=")[0]
+        if not name.startswith("--"):
+            return f"{name}: belongs to no flag"
+        wanted = name.replace("-", "_")
+        named = [
+            action.option_strings[0]
+            for action in self._actions
+            for synonym in getattr(action, "synonyms", ())
+            if synonym.replace("-", "_") == wanted
+        ]
+        if named:
+            return f"{name}: no such flag; write {' or '.join(named)}"
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        return f"{name}: no such flag; {nearest_names(name, flags)}"
 
     def error(self, message: str):
         raise UsageError(f"{message} (--help lists all flags)")
@@ -116,7 +136,7 @@ def number(
         below: Every number allowed is smaller.
     """
     limits = [
-        f"{words} {bound:g}"
+        f"{words} {bound if isinstance(bound, int) else format(bound, 'g')}"
         for words, bound in (
             ("at least", least),
             ("above", above),
@@ -134,7 +154,9 @@ def number(
             value = kind(text)
         except (ValueError, OverflowError):
             raise argparse.ArgumentTypeError(f"{text!r}: {expected}") from None
-        if not (abs(value) < 1e18 and least <= value <= most and above < value < below):
+        if abs(value) >= _LARGEST and value not in (math.inf, -math.inf):
+            raise argparse.ArgumentTypeError(f"{text}: {expected}, and below {_LARGEST:g}")
+        if not (abs(value) < _LARGEST and least <= value <= most and above < value < below):
             raise argparse.ArgumentTypeError(f"{text}: {expected}")
         return value
 

@@ -1,6 +1,7 @@
 """Checks of the paths that flags name, before anything is loaded."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from utils import UsageError
@@ -22,7 +23,7 @@ def check_output_file(
     path: str | None,
     suffixes: str | tuple[str, ...] = "",
     *,
-    made_by_run: str | None = None,
+    made_by_run: Iterable[str] = (),
 ) -> None:
     """Refuses a file that could not be written, or whose name does not fit its format.
 
@@ -30,19 +31,31 @@ def check_output_file(
         flag: The flag, for the message.
         path: Its value, or `None` where it was not given.
         suffixes: How the file's name must end, or in which ways it may.
-        made_by_run: A directory that the run makes, so that it need not be there yet.
+        made_by_run: Directories that the run makes, which need not be there yet.
     """
     if path is None:
         return
     suffixes = (suffixes,) if isinstance(suffixes, str) else suffixes
     name = Path(path).name
     if not name.endswith(suffixes) or name in suffixes:
-        raise UsageError(f"{flag} {path}: the file's name must end in {' or '.join(suffixes)}")
+        stem = flag.strip("-") if name in suffixes else os.path.splitext(name)[0]
+        raise UsageError(
+            f"{flag} {path}: the file's name must end in {' or '.join(suffixes)}; write "
+            f"{os.path.join(os.path.dirname(path), stem + suffixes[0])}"
+        )
     if os.path.isdir(path):
         raise UsageError(f"{flag} {path}: is a directory; give a file's name")
     directory = os.path.dirname(os.path.abspath(path))
-    if made_by_run is None or directory != os.path.abspath(made_by_run):
+    if directory not in map(os.path.abspath, made_by_run):
         check_writable(flag, path, directory)
+
+
+def check_output_directory(flag: str, path: str, directory: str) -> None:
+    """Refuses a directory that a run could neither write to nor make, with those above it."""
+    directory = os.path.abspath(directory)
+    while not os.path.exists(directory):
+        directory = os.path.dirname(directory)
+    check_writable(flag, path, directory)
 
 
 def check_writable(flag: str, path: str, directory: str) -> None:

@@ -17,6 +17,14 @@ EMBEDDING_LOSS_NAMES = ("inv_corr", "mse", "unnorm_corr", "softmax_corr")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 _WEIGHT_FILES = (".keras", ".h5", ".hdf5")
 
+_OTHER_LOSSES = {
+    **dict.fromkeys(("cosine", "cosine_loss", "cos"), "write inv_corr, the cosine loss"),
+    **dict.fromkeys(
+        ("cross_entropy", "xent", "softmax", "categorical_crossentropy"),
+        "cross entropy is the loss without --embedding and --loss",
+    ),
+}
+
 NETWORK = FlagGroup(
     "network and loss",
     (
@@ -25,6 +33,7 @@ NETWORK = FlagGroup(
             default="simple",
             metavar="NAME",
             help=f"network: {', '.join(architectures.ARCHITECTURES)}",
+            synonyms=("--arch", "--network"),
         ),
         Flag(
             "--embedding",
@@ -35,6 +44,7 @@ NETWORK = FlagGroup(
             "--loss",
             choices=EMBEDDING_LOSS_NAMES,
             help="embedding loss: inv_corr is the cosine loss",
+            instead=_OTHER_LOSSES,
             default_text="inv_corr with --embedding",
         ),
         Flag(
@@ -71,6 +81,7 @@ OPTIMISATION = FlagGroup(
             metavar="N",
             help="epochs",
             default_text="the whole schedule",
+            synonyms=("--num_epochs",),
             on_resume="free",
             # A schedule with decay depends on where it ends.
             same_with="max_decay",
@@ -81,6 +92,7 @@ OPTIMISATION = FlagGroup(
             default=100,
             metavar="N",
             help="images per step",
+            synonyms=("--bs", "--batch"),
         ),
         Flag(
             "--accumulate_steps",
@@ -104,6 +116,7 @@ OPTIMISATION = FlagGroup(
             default=10.0,
             metavar="NORM",
             help="scales gradients down to this global norm; 0 does not clip",
+            synonyms=("--clip_grad", "--clipnorm"),
             on_resume="allowed",
         ),
         Flag(
@@ -114,6 +127,7 @@ OPTIMISATION = FlagGroup(
             "the network's own: gradient 2*L*w. PyTorch's weight_decay is 2*L; Keras' "
             "SGD(weight_decay=) and AdamW are decoupled from the momentum and are not this",
             default_text="the network's own, none for resnet-50",
+            synonyms=("--wd", "--l2"),
         ),
         Flag(
             "--max_decay",
@@ -142,6 +156,7 @@ OPTIMISATION = FlagGroup(
 
 _LR_SCHEDULES = {name.lower(): name for name in sgdr.SCHEDULES}
 _RATE = {"type": number(above=0), "metavar": "RATE", "on_resume": "allowed"}
+_LR = {"synonyms": ("--lr", "--learning_rate", "--base_lr", "--max_lr")}
 _EPOCHS = {"type": number(int, least=1), "metavar": "EPOCHS"}
 _SGDR = {"only_with": ("lr_schedule", "SGDR")}
 _SGD = {"only_with": ("lr_schedule", "SGD")}
@@ -158,7 +173,7 @@ SCHEDULE = FlagGroup(
             help="SGDR: cosine with warm restarts; SGD: falls on a plateau or by --sgd_schedule; "
             "CLR: triangular; ResNet-Schedule: 0.01, 0.1, 0.01, 0.001 over 164 epochs",
         ),
-        Flag("--sgdr_max_lr", default=0.1, help="rate after a restart", **_RATE, **_SGDR),
+        Flag("--sgdr_max_lr", default=0.1, help="rate after a restart", **_LR, **_RATE, **_SGDR),
         Flag("--sgdr_base_len", default=12, help="length of the first cycle", **_EPOCHS, **_SGDR),
         Flag(
             "--sgdr_mul",
@@ -168,7 +183,7 @@ SCHEDULE = FlagGroup(
             help="factor between the lengths of two cycles",
             **_SGDR,
         ),
-        Flag("--sgd_lr", default=0.1, help="first rate", **_RATE, **_SGD),
+        Flag("--sgd_lr", default=0.1, help="first rate", **_LR, **_RATE, **_SGD),
         Flag(
             "--sgd_patience",
             default=10,
@@ -187,7 +202,7 @@ SCHEDULE = FlagGroup(
         ),
         Flag("--clr_step_len", default=12, help="from lowest to highest rate", **_EPOCHS, **_CLR),
         Flag("--clr_min_lr", default=1e-5, help="lowest rate", **_RATE, **_CLR),
-        Flag("--clr_max_lr", default=0.1, help="highest rate", **_RATE, **_CLR),
+        Flag("--clr_max_lr", default=0.1, help="highest rate", **_LR, **_RATE, **_CLR),
     ),
 )
 

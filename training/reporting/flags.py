@@ -21,6 +21,15 @@ OUTPUT = FlagGroup(
     "output",
     (
         Flag(
+            "--output",
+            metavar="DIR",
+            help="everything one wants to keep: --log_dir DIR, --snapshot DIR/snapshot and "
+            "--model_dump DIR/model.keras, where these are not given; the same command resumes",
+            on_resume="free",
+            writes=True,
+            synonyms=("--output_dir", "--out", "--save_dir"),
+        ),
+        Flag(
             "--log_dir",
             metavar="DIR",
             help="history.csv, result.json and TensorBoard events; must not hold another run's",
@@ -70,6 +79,20 @@ HIERARCHY_FORMAT = (
 )
 
 
+def resolve_output(args: argparse.Namespace) -> None:
+    """Sets what `--output` stands for, where it was not given by a flag of its own."""
+    if args.output is not None:
+        args.log_dir = args.log_dir or args.output
+        args.snapshot = args.snapshot or os.path.join(args.output, "snapshot")
+        args.model_dump = args.model_dump or os.path.join(args.output, "model.keras")
+
+
+def keeps_something(args: argparse.Namespace) -> bool:
+    """Whether the run writes any file that is there when it has ended."""
+    flags = ("log_dir", "model_dump", "weight_dump", "feature_dump", "snapshot")
+    return any(getattr(args, flag) for flag in flags)
+
+
 def check_output_arguments(args: argparse.Namespace, *, resumed: bool) -> None:
     """Refuses files that could not be written, or would take the place of another run's.
 
@@ -80,9 +103,12 @@ def check_output_arguments(args: argparse.Namespace, *, resumed: bool) -> None:
     Raises:
         UsageError: A path is wrong.
     """
+    made = [args.log_dir] if args.log_dir else []
+    if args.snapshot:
+        made.append(os.path.dirname(args.snapshot))
     for flag, suffix in (("model", ".keras"), ("weight", ".weights.h5"), ("feature", ".npz")):
         path = getattr(args, f"{flag}_dump")
-        paths.check_output_file(f"--{flag}_dump", path, suffix, made_by_run=args.log_dir)
+        paths.check_output_file(f"--{flag}_dump", path, suffix, made_by_run=made)
     check_log_dir(args.log_dir, resumed=resumed)
 
 
@@ -98,10 +124,7 @@ def check_log_dir(log_dir: str | None, *, resumed: bool = False) -> None:
                 f"--log_dir {log_dir}: holds {name} of an earlier run, which is not overwritten; "
                 "give another directory"
             )
-    directory = os.path.abspath(log_dir)
-    while not os.path.exists(directory):
-        directory = os.path.dirname(directory)
-    paths.check_writable("--log_dir", log_dir, directory)
+    paths.check_output_directory("--log_dir", log_dir, log_dir)
 
 
 def check_top_k(top_k: list[int], num_classes: int) -> None:

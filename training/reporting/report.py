@@ -19,8 +19,13 @@ import numpy as np
 from datasets.batches.parallel import num_cores
 from training.devices.distribution import Distribution
 from training.reporting.evaluation import Evaluation
+from training.reporting.flags import keeps_something
 from utils import atomic_path
 
+NOTHING_KEPT = (
+    "nothing of this run will be kept: --output DIR keeps its log, its model and a snapshot to "
+    "resume from"
+)
 STARTED = datetime.datetime.now().astimezone()
 
 
@@ -64,12 +69,13 @@ def versions() -> dict[str, str]:
 def describe_run(args: Namespace, dataset, model: keras.Model, devices: Distribution) -> str:
     """The first lines of a training's output: the data, the network and the devices."""
     images = len(dataset.train)
+    kept = "" if keeps_something(args) else f"\n{NOTHING_KEPT}"
     held_out = f"{len(dataset.validation)} validation and " if dataset.validation else ""
     return (
         f"{dataset.name}: {images} training images, {images * dataset.train_repeats} per epoch, "
         f"{held_out}{len(dataset.test)} test images, {len(dataset.class_names)} classes\n"
         f"{args.architecture}: {count_parameters(model)['trainable']:,} trainable parameters, "
-        f"on {describe_devices(devices)}"
+        f"on {describe_devices(devices)}{kept}"
     )
 
 

@@ -1,6 +1,8 @@
 """The flags of snapshots, and which snapshot a run continues."""
 
 import argparse
+import os
+import re
 from collections.abc import Collection, Sequence
 
 from training.flags import paths
@@ -76,7 +78,9 @@ def check_snapshot_arguments(args: argparse.Namespace) -> None:
         UsageError: A path, a metric or an epoch is wrong.
     """
     if args.snapshot is not None:
-        paths.check_output_file("--snapshot", args.snapshot)
+        directory = os.path.dirname(args.snapshot)
+        paths.check_output_file("--snapshot", args.snapshot, made_by_run=[directory])
+        paths.check_output_directory("--snapshot", args.snapshot, directory)
     for flag in ("snapshot_every", "snapshot_best"):
         if getattr(args, flag) is not None and args.snapshot is None:
             raise UsageError(f"--{flag}: needs --snapshot PATH, which says where to")
@@ -86,12 +90,19 @@ def check_snapshot_arguments(args: argparse.Namespace) -> None:
         if args.snapshot_best not in known:
             raise UsageError(
                 f"--snapshot_best {args.snapshot_best}: no such metric; "
-                f"{nearest_names(args.snapshot_best, known)}"
+                f"{_metric_hint(args.snapshot_best, known)}"
             )
     if args.initial_epoch is not None and args.initial_epoch >= args.epochs:
         raise UsageError(
             f"--initial_epoch {args.initial_epoch}: leaves nothing to do of --epochs {args.epochs}"
         )
+
+
+def _metric_hint(name: str, known: list[str]) -> str:
+    # acc5, top_5 and the like are among the K best, of which --top_k_acc says the K.
+    if k := re.fullmatch(r"(?:val_)?(?:prob_)?(?:acc|top)_?([0-9]+)(?:_acc)?", name):
+        return f"write val_top{k[1]}_acc, and give --top_k_acc {k[1]}"
+    return nearest_names(name, known)
 
 
 def load_snapshot(args: argparse.Namespace, free: Collection[str]) -> snapshots.Loaded | None:

@@ -3,6 +3,7 @@
 Nothing here imports Keras, so that a changed argument is refused before anything is loaded.
 """
 
+import csv
 import hashlib
 import json
 import logging
@@ -221,9 +222,26 @@ def check_arguments(args: Namespace, snapshot: Snapshot, free: Collection[str]) 
 
 
 def same_log_dir(log_dir: str | None, snapshot: Snapshot) -> bool:
-    """Whether the directory holds the history of the run that the snapshot is of."""
+    """Whether the directory holds the history of the run that the snapshot is of.
+
+    It does if it is the one that the snapshot names. One that was moved, or is found by another
+    path, is known by its rows: they state seconds, which no two runs share.
+    """
     own = snapshot.arguments["log_dir"]
-    return bool(own and log_dir) and Path(own).absolute() == Path(log_dir).absolute()
+    if not (own and log_dir):
+        return False
+    if os.path.realpath(own) == os.path.realpath(log_dir):
+        return True
+    try:
+        with open(Path(log_dir) / "history.csv", newline="") as file:
+            rows = [
+                {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)
+            ]
+    except (OSError, ValueError, TypeError, csv.Error):
+        return False
+    # A crash may come between the writing of the two.
+    common = list(zip(rows, snapshot.state["EpochReport"]["rows"], strict=False))
+    return bool(common) and all(row == expected for row, expected in common)
 
 
 def _show(value: Any) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from training.flags import arguments
+from training.reporting.flags import keeps_something
 from utils import UsageError
 
 ROOT = Path(__file__).parents[3]
@@ -97,6 +98,23 @@ def test_what_follows_from_other_arguments():
         ("--max_decay 2", "--max_decay"),
         ("--weight_decay -1", "--weight_decay"),
         ("--seed -1", "--seed"),
+        ("--seed 2147483648", "expected a whole number at least 0 and below 2147483648"),
+        (f"--epochs {10**18}", "expected a whole number at least 1, and below 1e+18"),
+        # Names that other programs have.
+        ("--lr 0.1", "--lr: no such flag; write --sgdr_max_lr or --sgd_lr or --clr_max_lr"),
+        ("--num-workers=3", "--num-workers: no such flag; write --read_workers"),
+        (
+            "--label-smoothing 0.1",
+            "did you mean --label_smoothing",
+        ),
+        ("stray", "stray: belongs to no flag"),
+        ("--loss cosine --embedding onehot", "--loss: cosine: write inv_corr"),
+        ("--loss Cross_Entropy", "--loss: Cross_Entropy: cross entropy is the loss without"),
+        ("--model_dump old.x.h5", "must end in .keras; write old.x.keras"),
+        ("--weight_dump a/w.h5", "must end in .weights.h5; write a/w.weights.h5"),
+        ("--feature_dump w.pickle", "must end in .npz; write w.npz"),
+        ("--feature_dump .npz", "must end in .npz; write feature_dump.npz"),
+        ("--snapshot s --snapshot_best acc5", "write val_top5_acc, and give --top_k_acc 5"),
         ("--image_size 0", "--image_size"),
         # Sizes that a network cannot take.
         ("--image_size 10 --architecture resnet-32", "use 8 or 12"),
@@ -112,6 +130,7 @@ def test_what_follows_from_other_arguments():
         ("--sgd_lr 1", "--sgd_lr belongs to --lr_schedule SGD"),
         ("--lr_schedule CLR --clr_min_lr 1", "--clr_min_lr 1 is above --clr_max_lr 0.1"),
         ("--lr_schedule SGD --sgd_schedule 1", "--sgd_schedule 1: the epochs must start at 1"),
+        ("--lr_schedule SGD --sgd_schedule 1:x,5 --epochs 3", "--sgd_schedule 1:x,5: expected"),
         ("--lr_schedule SGD --sgd_min_lr 1", "--sgd_min_lr 1 is above --sgd_lr 0.1"),
         ("--lr_schedule SGD --sgd_schedule 1:0.1,5 --sgd_lr 5", "--sgd_lr does nothing beside"),
         ("--top_k_acc 3 3", "--top_k_acc 3 3: a number is given twice"),
@@ -121,7 +140,6 @@ def test_what_follows_from_other_arguments():
         ("--snapshot_every 60", "--snapshot_every: needs --snapshot PATH"),
         ("--snapshot_best", "--snapshot_best: needs --snapshot PATH"),
         ("--snapshot s --snapshot_best val_accuracy", "no such metric; did you mean val_acc"),
-        ("--snapshot nowhere/s", "there is no directory"),
         ("--snapshot_allow seed", "--snapshot_allow"),
         ("--initial_epoch 2 --epochs 2", "--initial_epoch 2: leaves nothing to do of --epochs 2"),
         ("--finetune w.bin", "expected a file whose name ends in .keras or .h5 or .hdf5"),
@@ -150,18 +168,33 @@ def test_output_paths_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="is a file"):
         resolve(f"--log_dir {tmp_path}/file")
-    with pytest.raises(UsageError, match="there is no directory"):
-        resolve(f"--log_dir {tmp_path}/file/below")
+    for flag in "log_dir", "snapshot", "output":
+        with pytest.raises(UsageError, match="there is no directory"):
+            resolve(f"--{flag} {tmp_path}/file/below/name")
     if os.geteuid():  # root may write anywhere
         (tmp_path / "closed").mkdir(mode=0o500)
-        with pytest.raises(UsageError, match="not writable"):
-            resolve(f"--weight_dump {tmp_path}/closed/w.weights.h5")
+        for flag in "weight_dump", "snapshot":
+            with pytest.raises(UsageError, match="not writable"):
+                resolve(f"--{flag} {tmp_path}/closed/w.weights.h5")
 
 
 def test_dumps_may_go_to_the_log_directory_that_the_run_makes(tmp_path):
     resolve(f"--log_dir {tmp_path}/new --model_dump {tmp_path}/new/m.keras")
     with pytest.raises(UsageError, match="there is no directory"):
         resolve(f"--log_dir {tmp_path}/new --model_dump {tmp_path}/other/m.keras")
+
+
+def test_one_flag_keeps_everything(tmp_path):
+    out = tmp_path / "runs" / "first"
+    args = resolve(f"--output {out}")
+    assert (args.log_dir, args.snapshot) == (str(out), f"{out}/snapshot")
+    assert args.model_dump == f"{out}/model.keras"
+    args = resolve(f"--output {out} --snapshot {out}/new/s --model_dump {out}/new/m.keras")
+    assert (args.log_dir, args.snapshot) == (str(out), f"{out}/new/s")
+    assert resolve(f"--output {out} --snapshot_best").snapshot_best == "val_acc"
+    assert not (tmp_path / "runs").exists()  # nothing is made before all is checked
+    assert keeps_something(args)
+    assert not keeps_something(resolve(""))
 
 
 def test_every_flag_has_a_help():

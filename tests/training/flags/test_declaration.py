@@ -89,7 +89,7 @@ def test_arguments_from_a_file(tmp_path):
         (b"--epochs 3\n@more.args", r"bad\.args: line 2: @more\.args: a file cannot name another"),
         (b"\xff\xfe\0", r"bad\.args: expected a text file with arguments$"),
         (b"#" * (2**20 + 1), r"bad\.args: expected arguments, at most 1048576 characters"),
-        (b"--epoch 3", "--epoch 3"),
+        (b"--epoch 3", "^--epoch: no such flag; did you mean --epochs"),
         (None, r"bad\.args: No such file or directory; @FILE reads arguments from a file"),
     ],
 )
