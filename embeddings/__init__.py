@@ -164,20 +164,14 @@ def _load_npz(path: Path) -> Embedding:
 
 def _load_pickle(path: Path) -> Embedding:
     content = load_pickle(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not an embedding file: expected a dictionary")
-    content = {_text(key): value for key, value in content.items()}
     if "embedding" not in content or "ind2label" not in content:
-        raise UserError(f"{path}: not an embedding file: expected the keys embedding and ind2label")
+        raise UserError(
+            f"{path}: not an embedding file: expected a matrix `embedding`, and a list `ind2label` "
+            "of class ids, all integers or all strings"
+        )
     ids = content["ind2label"]
-    if not isinstance(ids, (list, tuple, np.ndarray)):
-        raise UserError(f"{path}: ind2label is no list of class ids")
-    ids = [_text(label.item() if isinstance(label, np.generic) else label) for label in ids]
+    ids = ids if isinstance(ids, list) else ids.tolist()
     return _checked(path, content["embedding"], ids, ids, "unknown", "")
-
-
-def _text(value: object) -> object:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def _checked(

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from embeddings.hierarchy import ClassId, Hierarchy
-from foreign_files import check_regular
+from foreign_files import read_text
 from foreign_files.lines import quoted, quoted_head, same_name, separated, unquoted
 from utils import UserError
 
@@ -31,16 +31,9 @@ def read_hierarchy(
         UserError: The file cannot be read or is no taxonomy; the message has file and line.
     """
     path = Path(path)
-    check_regular(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file in UTF-8") from None
     lines = [
         (number, line.rstrip())
-        for number, line in enumerate(text.splitlines(), start=1)
+        for number, line in enumerate(read_text(path).splitlines(), start=1)
         if line.strip() and not line.lstrip().startswith("#")
     ]
     try:

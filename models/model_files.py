@@ -9,7 +9,6 @@ import json
 import math
 import os
 import re
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,11 +16,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from models import weight_files
+import foreign_files
 
-# What a model of this program consists of. Keras has classes that read other files or run code of
-# other libraries when they are made from a configuration.
-_LAYERS = {
+# What a model of this program consists of, by module. Keras has classes that read other files, run
+# code of other libraries or make large arrays when they are made from a configuration.
+_KERAS_LAYERS = {
     "Activation", "Add", "Average", "AveragePooling2D", "BatchNormalization", "Concatenate",
     "Conv2D", "Cropping2D", "Dense", "DepthwiseConv2D", "Dropout", "Flatten",
     "GlobalAveragePooling2D", "GlobalMaxPooling2D", "InputLayer", "MaxPooling2D", "Multiply",
@@ -32,7 +31,24 @@ _INITIALIZERS = {
     "GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform", "LecunNormal", "LecunUniform",
     "Ones", "RandomNormal", "RandomUniform", "TruncatedNormal", "VarianceScaling", "Zeros",
 }  # fmt: skip
-_MAX_CONFIG_BYTES = 16 * 2**20
+_CLASSES = {
+    None: {"__keras_tensor__"},
+    "keras": {"DTypePolicy"},
+    "keras.layers": _KERAS_LAYERS,
+    "keras.initializers": _INITIALIZERS,
+    "keras.regularizers": {"L2"},  # of a long kernel, others make a square matrix
+    "models.layers": {"BatchNormalization", "PadChannels", "Standardize"},
+    "models.heads": {"EmbeddingOutput"},
+}
+# What else a name can stand for in a layer's configuration.
+_NAMES = {
+    "activation": {"linear", "relu", "softmax"},
+    "dtype": {"float32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"},
+}
+# And where there must be a class of a certain module, or nothing.
+_MODULES = {
+    "initializer": "keras.initializers", "regularizer": "keras.regularizers", "constraint": "none",
+}  # fmt: skip
 # Layers and the tensors between them; resnet-110 has 833.
 _MAX_PARTS = 8000
 # Numbers that a layer may give for one image: 1 GiB. resnet-50 gives 3 million at 448 pixels.
@@ -53,8 +69,8 @@ def read_model(path: str | os.PathLike) -> keras.Model:
         Exception: Keras raises nearly anything for a damaged configuration; one that is hostile
             is a `ValueError`.
     """
-    layers = weight_files.read_layers(path)
-    config = _read_config(path)
+    layers, text = foreign_files.load_weights(path)
+    config = _parse(text)
     # Keras keeps the variables that are still to be made per thread: those of a model that is
     # refused go with this one, instead of being made together with the next model's.
     with ThreadPoolExecutor(1) as thread:
@@ -121,13 +137,9 @@ def _check_outputs(model: keras.Model, info: Any) -> None:
             )
 
 
-def _read_config(path: str | os.PathLike) -> dict[str, Any]:
+def _parse(text: str | None) -> dict[str, Any]:
     """The configuration of a functional network, if nothing but layers of our networks is in it."""
-    with zipfile.ZipFile(path) as archive:
-        size = archive.getinfo("config.json").file_size
-        if size > _MAX_CONFIG_BYTES:
-            raise ValueError(f"its configuration takes {size} bytes")
-        config = json.loads(archive.read("config.json"))
+    config = json.loads(text or "{}")
     if (config.get("class_name"), config.get("registered_name")) != (
         "ImageClassifier",
         "small_data>ImageClassifier",
@@ -136,18 +148,17 @@ def _read_config(path: str | os.PathLike) -> dict[str, Any]:
     # What it was compiled with, an optimiser's state say, is no part of the network.
     config["compile_config"] = None
     for item in _items(config["config"]):
-        # A name alone would stand for any initialiser.
-        named = [key for key in item if key.endswith("_initializer") and type(item[key]) is str]
-        if named:
-            raise ValueError(
-                f"refused: the {named[0]} of its layer {item.get('name')} is {item[named[0]]}"
-            )
-        named = [key for key in item if key.endswith("_regularizer") and type(item[key]) is str]
-        if named:
-            raise ValueError(f"refused: its {named[0]} is not L2")
-        if "class_name" in item and not _is_ours(item):
+        if "class_name" in item and not _is_known(item):
             name = f"{item.get('module')}.{item['class_name']}"
             raise ValueError(f"refused: it asks for {name}, which no network here needs")
+        for key, value in item.items():
+            module = _MODULES.get(key.rpartition("_")[2])
+            if isinstance(value, dict):
+                allowed = module in (None, value.get("module"))
+            else:
+                allowed = value is None or (not module and value in _NAMES.get(key, [value]))
+            if not allowed:
+                raise ValueError(f"refused: the {key} of its layer {item.get('name')} is {value}")
     _check_graph(config["config"]["layers"])
     return config
 
@@ -183,19 +194,8 @@ def _items(content: Any) -> Iterator[dict]:
             left += item
 
 
-def _is_ours(item: dict) -> bool:
-    """Whether a class in the configuration is one that a layer of our networks consists of."""
-    name, module = item["class_name"], item.get("module")
-    match module:
-        case None:
-            return name == "__keras_tensor__"
-        case "keras.layers":
-            return name in _LAYERS
-        case "keras":
-            return name == "DTypePolicy"
-        case "keras.regularizers":
-            return name == "L2"  # of a long kernel, others make a square matrix
-        case "keras.initializers":
-            return name in _INITIALIZERS
-    # A network within the network could hide what is made with it.
-    return name != "ImageClassifier" and item.get("registered_name") == f"small_data>{name}"
+def _is_known(item: dict) -> bool:
+    """Whether a class in the configuration is one that our networks consist of."""
+    name, module, registered = (item.get(k) for k in ("class_name", "module", "registered_name"))
+    expected = f"small_data>{name}" if str(module).startswith("models.") else None
+    return registered == expected and name in _CLASSES.get(module, ())

@@ -1,10 +1,12 @@
 """Broken and hostile versions of files, and limits for reading them."""
 
 import contextlib
+import itertools
+import os
 import random
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import utils
@@ -85,3 +87,37 @@ def assert_one_line(error: Exception, name: str) -> None:
     line = utils.one_line(error)
     assert name in line
     assert len(line) < 1000
+
+
+def read_mutated(path: Path, read: Callable[[], object], name: str = "", known: str = "") -> None:
+    """Lets a file be read in hundreds of mutations: each is read, or refused in one line.
+
+    Args:
+        path: The file. What else is beside it, or in the working directory, must stay as it is.
+        read: Reads it.
+        name: What the messages must name.
+        known: A file or directory beside it that reading may make.
+    """
+    content = path.read_bytes()
+    draw = random.Random(0)
+    kinds = [mutations(content, draw)]
+    if path.suffix == ".txt":
+        kinds.append(text_mutations(content, draw))
+
+    def files() -> set[str]:
+        found = {str(file) for place in (path.parent, ".") for file in Path(place).rglob("*")}
+        return {file for file in found if not known or known not in file.split(os.sep)}
+
+    read()
+    before = files()
+    refused = 0
+    for mutated in itertools.chain(*kinds):
+        path.write_bytes(mutated)
+        try:
+            with limited():
+                read()
+        except utils.UserError as error:
+            refused += 1
+            assert_one_line(error, name)
+    assert refused >= 4
+    assert files() == before

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 
 import sgdr
-from models import EmbeddingOutput, weight_files
+from foreign_files import load_weights as read_weights
+from models import EmbeddingOutput
 from training import fitting
 from training.data import Batches
 from training.learning import callbacks
@@ -51,7 +52,7 @@ def load_weights(model: keras.Model, path: str) -> Matches:
         UserError: The file cannot be read or is hostile, or no layer of the network is in it.
     """
     matches = Matches()
-    layers = weight_files.read_layers(path)
+    layers = read_weights(path)[0]
     for layer in model.layers:
         if layer.weights and not isinstance(layer, EmbeddingOutput):
             _load_layer(layer, layers.get(layer.name), path, matches)

@@ -21,50 +21,32 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def _read(path: Path) -> dict:
-    """A pickle's dictionary with its keys as text: Python 2 wrote bytes."""
-    content = load_pickle(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected a dictionary, found a {type(content).__name__}")
-    return {_text(key): value for key, value in content.items() if isinstance(key, bytes | str)}
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-
-
-def _described(value) -> str:
-    """What was found in an array's place, without converting what may be nested without end."""
-    import numpy as np
-
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype} {value.shape}"
-    count = f" of {len(value)}" if isinstance(value, list) else ""
-    return f"a {type(value).__name__}{count}"
+def _described(value: np.ndarray | list[str]) -> str:
+    """What was found in another array's place."""
+    return f"{len(value)} texts" if isinstance(value, list) else f"{value.dtype} {value.shape}"
 
 
 def _read_batch(path: Path, label_key: str, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Images `(n, 32, 32, 3)` and labels `(n,)` of one file."""
     import numpy as np
 
-    content = _read(path)
+    content = load_pickle(path)
     for key in ("data", label_key):
         if key not in content:
-            raise UserError(f"{path}: has no entry {key!r}; is it the official python version?")
+            raise UserError(
+                f"{path}: has no array or list {key!r}; is it the official python version?"
+            )
     rows, labels = content["data"], content[label_key]
     if not isinstance(rows, np.ndarray) or rows.shape[1:] != (3072,) or rows.dtype != np.uint8:
         raise UserError(f"{path}: data should be uint8 (n, 3072), is {_described(rows)}")
-    found = _described(labels)
-    # Of lists in lists, each named ten times, a small file makes more numbers than memory has.
-    if isinstance(labels, list) and all(isinstance(i, int | np.integer) for i in labels):
-        labels = np.asarray(labels)
     if (
         not isinstance(labels, np.ndarray)
         or labels.shape != rows.shape[:1]
         or labels.dtype.kind not in "iu"
     ):
         raise UserError(
-            f"{path}: {label_key} should be {len(rows)} integers, one per image, is {found}"
+            f"{path}: {label_key} should be {len(rows)} integers, one per image, "
+            f"is {_described(labels)}"
         )
     if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
         raise UserError(
@@ -98,16 +80,12 @@ def load(
 
     names = {}
     if exists(spec.root / names_file):
-        found = _read(spec.root / names_file).get(names_key, [])
-        if (
-            not isinstance(found, list)
-            or len(found) != all_classes
-            or not all(isinstance(name, bytes | str) for name in found)
-        ):
+        found = load_pickle(spec.root / names_file).get(names_key, [])
+        if not isinstance(found, list) or len(found) != all_classes:
             raise UserError(
                 f"{spec.root / names_file}: {names_key} should be a list of {all_classes} names"
             )
-        names = {first_id + i: _text(found[label]) for i, label in enumerate(classes)}
+        names = {first_id + i: found[label] for i, label in enumerate(classes)}
     return Content(samples(train_files), samples(test_files), names)
 
 

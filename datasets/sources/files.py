@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foreign_files import check_regular, mat_files, read_isolated
+from foreign_files import load_mat, read_text
 from utils import UsageError, UserError
 
 if TYPE_CHECKING:
@@ -42,19 +42,10 @@ def expanded(path: str | os.PathLike) -> Path:
 def read_lines(path: str | os.PathLike) -> list[str]:
     """The lines of a text file, without surrounding spaces; empty ones stay.
 
-    A byte-order mark, as editors on Windows write it, is no part of the first.
-
     Raises:
-        UserError: The file cannot be read, or is no UTF-8 text.
+        UserError: The file cannot be read, is too large, or is no UTF-8 text.
     """
-    check_regular(path)
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            return [line.strip() for line in file]
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file in UTF-8") from None
+    return [line.strip() for line in read_text(path).removesuffix("\n").split("\n")]
 
 
 def read_mat(
@@ -69,9 +60,7 @@ def read_mat(
     Raises:
         UserError: The file cannot be read, lacks one of the variables, or one is something else.
     """
-    content = read_isolated(
-        mat_files.__file__, path, *variables, *optional, kind="MATLAB file of plain arrays"
-    )
+    content = load_mat(path, *variables, *optional)
     for variable in variables:
         if not any(name.split(".")[0] == variable for name in content):
             raise UserError(f"{path}: has no variable {variable}; is it the official file?")

@@ -1,16 +1,13 @@
 """The lists of every data set, mutated: one line for the user, and nothing else."""
 
-import itertools
 import logging
 import os
-import random
 
 import pytest
 
 import datasets
-from utils import UserError
 
-from ...mutating import assert_one_line, limited, mutations, text_mutations
+from ...mutating import read_mutated
 from ..conftest import write_cars, write_lines, write_photo
 
 
@@ -90,23 +87,5 @@ def test_mutated_lists_are_read_or_refused_in_one_line(
                 assert all(os.path.normpath(path).startswith(str(root)) for path in images)
         assert all(isinstance(class_id, int | str) for class_id in dataset.class_ids)
 
-    read()
-    before = {path for path in tmp_path.rglob("*") if tmp_path / "c" not in path.parents}
-    path = root / file
-    content = path.read_bytes()
-    draw = random.Random(0)
-    refused = 0
-    kinds = [mutations(content, draw)]
-    if file.endswith(".txt"):
-        kinds.append(text_mutations(content, draw))
-    for mutated in itertools.chain(*kinds):
-        path.write_bytes(mutated)
-        try:
-            with limited():
-                read()
-        except UserError as error:
-            refused += 1
-            assert_one_line(error, "")
-    assert refused >= 4
-    assert {path for path in tmp_path.rglob("*") if tmp_path / "c" not in path.parents} == before
+    read_mutated(root / file, read, known="c")
     logging.disable(logging.NOTSET)

@@ -1,0 +1,1 @@
+"""What runs in the child process: `program`, with one reader for each kind of file."""
