@@ -160,4 +160,5 @@ def test_commands_pass_the_checks_of_their_arguments(page, workplace, monkeypatc
             args = check(script, argv, patch)
         for flag in WRITTEN:
             if path := getattr(args, flag, None):
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
                 Path(path).touch()
