@@ -54,7 +54,13 @@ def read_features(path: str) -> Features:
 
 
 FLAGS = (
-    Flag("--features", required=True, metavar="F", help="the feature dump, .npz"),
+    Flag(
+        "--features",
+        required=True,
+        metavar="F",
+        help="the feature dump, .npz",
+        synonyms=("--feat",),
+    ),
     Flag(
         "--hierarchy",
         required=True,

@@ -95,6 +95,8 @@ def parse_steps(text: str) -> tuple[list[tuple[int, float]], int]:
         raise UsageError(
             f"--sgd_schedule {text}: the epochs must start at 1 and ascend up to the last one"
         )
+    if epochs >= 10**18:
+        raise UsageError(f"--sgd_schedule {text}: expected less than 1e+18 epochs")
     if not all(math.isfinite(rate) and rate >= 0 for _, rate in steps):
         raise UsageError(f"--sgd_schedule {text}: learning rates must be finite and not negative")
     return steps, epochs

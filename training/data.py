@@ -19,7 +19,10 @@ def fold(text: str) -> str:
     if not (slash and part.isdecimal() and count.isdecimal()) or not (
         1 <= int(part) <= int(count) and 2 <= int(count) < 2**31
     ):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected I/K, the I-th of K parts, as in 1/5")
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected I/K, the I-th of K parts, as in 1/5: K from 2 to {2**31 - 1}, I "
+            "from 1 to K"
+        )
     return f"{int(part)}/{int(count)}"
 
 
@@ -43,7 +46,7 @@ FLAGS = FlagGroup(
         ),
         Flag(
             "--image_size",
-            type=number(int, least=1),
+            type=number(int, least=1, most=2**14),
             metavar="S",
             help="crop of S x S pixels from images whose smaller side is S*8/7",
             default_text="the data set's own sizes",
@@ -75,7 +78,7 @@ FLAGS = FlagGroup(
         ),
         Flag(
             "--read_workers",
-            type=number(int, least=1),
+            type=number(int, least=1, most=1024),
             default=8,
             metavar="N",
             help="reading threads",

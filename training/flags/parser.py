@@ -52,15 +52,20 @@ class Parser(argparse.ArgumentParser):
         for argument in given:
             is_file = argument.startswith("@")
             expanded += read_argument_file(argument[1:]) if is_file else [argument]
+        # Before argparse looks, which would first miss a required flag that has another name here.
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        for argument in expanded:
+            name = argument.partition("=")[0]
+            if name == "--":
+                break
+            if name.startswith("--") and name not in flags:
+                self.error(f"{name}: no such flag; {self._hint(name, flags)}")
         found, unknown = super().parse_known_args(expanded, namespace)
         if unknown:
-            self.error(self._describe_unknown(unknown))
+            self.error(f"{unknown[0]}: belongs to no flag")
         return found, unknown
 
-    def _describe_unknown(self, arguments: Sequence[str]) -> str:
-        name = next((a for a in arguments if a.startswith("-")), arguments[0]).partition("=")[0]
-        if not name.startswith("--"):
-            return f"{name}: belongs to no flag"
+    def _hint(self, name: str, flags: Sequence[str]) -> str:
         wanted = name.replace("-", "_")
         named = [
             action.option_strings[0]
@@ -68,10 +73,7 @@ class Parser(argparse.ArgumentParser):
             for synonym in getattr(action, "synonyms", ())
             if synonym.replace("-", "_") == wanted
         ]
-        if named:
-            return f"{name}: no such flag; write {' or '.join(named)}"
-        flags = [flag for action in self._actions for flag in action.option_strings]
-        return f"{name}: no such flag; {nearest_names(name, flags)}"
+        return f"write {' or '.join(named)}" if named else nearest_names(name, flags)
 
     def error(self, message: str):
         raise UsageError(f"{message} (--help lists all flags)")

@@ -100,6 +100,9 @@ def test_what_follows_from_other_arguments():
         ("--seed -1", "--seed"),
         ("--seed 2147483648", "expected a whole number at least 0 and below 2147483648"),
         (f"--epochs {10**18}", "expected a whole number at least 1, and below 1e+18"),
+        ("--fold 1/1", "expected I/K, the I-th of K parts, as in 1/5: K from 2 to 2147483647"),
+        ("--fold 6/5", "I from 1 to K"),
+        (f"--lr_schedule SGD --sgd_schedule 1:1,{10**18}", "expected less than 1e+18 epochs"),
         # Names that other programs have.
         ("--lr 0.1", "--lr: no such flag; write --sgdr_max_lr or --sgd_lr or --clr_max_lr"),
         ("--num-workers=3", "--num-workers: no such flag; write --read_workers"),
@@ -115,7 +118,8 @@ def test_what_follows_from_other_arguments():
         ("--feature_dump w.pickle", "must end in .npz; write w.npz"),
         ("--feature_dump .npz", "must end in .npz; write feature_dump.npz"),
         ("--snapshot s --snapshot_best acc5", "write val_top5_acc, and give --top_k_acc 5"),
-        ("--image_size 0", "--image_size"),
+        ("--image_size 0", "--image_size: 0: expected a whole number at least 1 and at most 16384"),
+        ("--read_workers 9999", "at least 1 and at most 1024"),
         # Sizes that a network cannot take.
         ("--image_size 10 --architecture resnet-32", "use 8 or 12"),
         ("--image_size 2 --architecture resnet-32", "use 4"),
