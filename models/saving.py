@@ -1,7 +1,9 @@
 """Dumped models and weights: written whole, and read back if they are what they should be."""
 
 import contextlib
+import io
 import os
+import zipfile
 from collections.abc import Iterator
 
 import keras
@@ -13,14 +15,32 @@ from utils import UserError, atomic_path
 
 def save_model(model: ImageClassifier, path: str | os.PathLike) -> None:
     """Writes a `.keras` file that is complete in itself."""
-    with atomic_path(path) as temporary, _in_this_process():
-        _uncompiled(model).save(temporary)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(_archive(model).getvalue())
 
 
 def save_weights(model: ImageClassifier, path: str | os.PathLike) -> None:
     """Writes the weights alone, as a `.weights.h5` file."""
-    with atomic_path(path) as temporary, _in_this_process():
-        _uncompiled(model).save_weights(temporary)
+    with atomic_path(path) as temporary, zipfile.ZipFile(_archive(model)) as archive:
+        temporary.write_bytes(archive.read("model.weights.h5"))
+
+
+class _Memory(io.BytesIO):
+    """A file in memory; Keras chooses the format by the name."""
+
+    def __str__(self):
+        return "memory.keras"
+
+
+def _archive(model: ImageClassifier) -> io.BytesIO:
+    """What a `.keras` file holds, which has the weights as a `.weights.h5` file has them.
+
+    The HDF5 library ends the program when it writes to a disk that is full.
+    """
+    archive = _Memory()
+    with _in_this_process():
+        _uncompiled(model).save(archive)
+    return archive
 
 
 @contextlib.contextmanager
