@@ -226,7 +226,8 @@ def draw(hierarchy: "Hierarchy", args: argparse.Namespace) -> None:
     if args.show:
         from embeddings.drawing import show
 
-        print(show(hierarchy))
+        for line in show(hierarchy).splitlines():
+            utils.say(line)
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ from training.devices import flags as devices
 from training.flags import paths
 from training.flags.declaration import Flag
 from training.flags.parser import Parser, number
-from utils import UsageError, UserError, one_line, printable, run_script
+from utils import UsageError, UserError, one_line, run_script, say
 
 FLAGS = (
     Flag("--model", required=True, metavar="M.keras", help="a dumped model"),
@@ -87,7 +87,7 @@ def main() -> int:
             continue
         best = np.argsort(-scores, kind="stable")[: args.top_k]
         fields = [path, *(f"{model.class_names[i]}: {scores[i]:.4f}" for i in best)]
-        print(*map(printable, fields), sep="\t")
+        say(*fields, sep="\t")
     return status
 
 

@@ -5,6 +5,7 @@ Nothing here imports Keras, so that scripts can check their arguments before loa
 
 import contextlib
 import difflib
+import io
 import logging
 import os
 import re
@@ -13,7 +14,7 @@ import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 
 class UserError(Exception):
@@ -35,10 +36,16 @@ class UsageError(UserError):
 def run_script(main: Callable[[], int | None]) -> NoReturn:
     """Runs a script's `main` and turns a `UserError` into one line on stderr and its status.
 
-    What the project's rooms log goes to stderr too, line by line.
+    What the project's rooms log goes to stderr too, line by line. Names that the terminal's
+    encoding lacks are shown with escapes.
     """
     program = Path(sys.argv[0]).name
-    logging.basicConfig(format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_PrintableFormatter())
+    logging.basicConfig(handlers=[handler])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     for room in ("datasets", "embeddings", "training"):
         logging.getLogger(room).setLevel(logging.INFO)
     try:
@@ -46,12 +53,25 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
     except UserError as error:
         print(f"{program}: {error.prefix}{one_line(error)}", file=sys.stderr)
         status = error.exit_status
-    except ModuleNotFoundError as error:
-        if error.name is None or (Path(__file__).parent / error.name.split(".")[0]).exists():
+    except ImportError as error:
+        room = (error.name or "").split(".")[0]
+        here = Path(__file__).parent
+        if room and ((here / room).exists() or (here / f"{room}.py").exists()):
             raise  # a mistake of ours, not a package that is not installed
-        print(
-            f"{program}: error: the Python package {error.name} is not installed: "
-            "pip install -r requirements.txt (with KERAS_BACKEND=jax: requirements-jax.txt)",
+        if isinstance(error, ModuleNotFoundError):
+            reason = (
+                f"the Python package {error.name} is not installed: pip install -r "
+                "requirements.txt (with KERAS_BACKEND=jax: requirements-jax.txt)"
+            )
+        else:
+            reason = f"a library cannot be loaded; is there enough memory? ({one_line(error)})"
+        say(f"{program}: error: {reason}", file=sys.stderr)
+        status = 1
+    except MemoryError as error:
+        reason = f" ({one_line(error)})" if str(error) else ""
+        say(
+            f"{program}: error: not enough memory{reason}; free some, or take smaller batches, "
+            "images or files",
             file=sys.stderr,
         )
         status = 1
@@ -61,12 +81,24 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         else:
             where = f"{error.filename}: " if error.filename else ""
-            print(f"{program}: error: {where}{error.strerror or error}", file=sys.stderr)
+            say(f"{program}: error: {where}{error.strerror or error}", file=sys.stderr)
         status = 1
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         status = 130
     sys.exit(status)
+
+
+class _PrintableFormatter(logging.Formatter):
+    """One line for each record, whatever names of files and classes are in it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def say(*fields: object, sep: str = " ", file: TextIO | None = None) -> None:
+    """Prints a line of text that names files, classes or what else comes from outside."""
+    print(*(printable(str(field)) for field in fields), sep=sep, file=file, flush=True)
 
 
 _LINE_LENGTH = 900
@@ -128,6 +160,11 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, target)
+    except OSError as error:
+        if error.errno is not None:
+            # A full disk has no name, and that of the temporary file says little.
+            error.filename = str(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

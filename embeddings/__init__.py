@@ -14,7 +14,7 @@ import numpy as np
 
 from foreign_files import load_npz, load_pickle
 from foreign_files.lines import same_name
-from utils import UsageError, UserError, atomic_path
+from utils import UsageError, UserError, atomic_path, say
 
 _HIERARCHY = "hierarchy:"
 _ACCEPTED = "onehot, a file (.npz or the original's .pickle), or hierarchy:FILE"
@@ -101,7 +101,7 @@ def class_embeddings(
         )
     superfluous = sorted(rows.keys() - set(wanted), key=rows.get)
     if superfluous:
-        print(
+        say(
             f"{spec}: {len(superfluous)} classes are not in the data set and are left out: "
             f"{listing(superfluous)}",
             file=sys.stderr,

@@ -25,6 +25,11 @@ ClassId = int | str
 # Larger than any path, and far enough from the type's limit to add one to it.
 _UNREACHABLE = np.int32(2**30)
 
+# WordNet's nouns have 20 levels.
+_MAX_DEPTH = 1000
+# Of a class and a node above it; 16 bytes are needed for each. ImageNet-21k has 600 million.
+_MAX_PAIRS = 700_000_000
+
 
 def sort_key(class_id: ClassId) -> tuple[bool, ClassId]:
     """Orders ids when integers (classes) and strings (named inner nodes) occur together."""
@@ -66,6 +71,8 @@ class Hierarchy:
         for node in order:
             above = (self.depths[parent] for parent in self._graph.predecessors(node))
             self.depths[node] = 1 + max(above, default=0)
+        if (depth := max(self.depths.values())) > _MAX_DEPTH:
+            raise UserError(f"the hierarchy has {depth} levels, expected at most {_MAX_DEPTH}")
         self.heights: dict[ClassId, int] = {}
         for node in reversed(order):
             below = (self.heights[child] for child in self._graph.successors(node))
@@ -77,11 +84,8 @@ class Hierarchy:
     def _find_root(self) -> ClassId:
         if not self._graph:
             raise UserError("an empty hierarchy: expected at least one parent and one child")
-        try:
+        if not nx.is_directed_acyclic_graph(self._graph):
             cycle = nx.find_cycle(self._graph)
-        except nx.NetworkXNoCycle:
-            pass
-        else:
             way = " → ".join(str(node) for node in [*(edge[0] for edge in cycle), cycle[0][0]])
             raise UserError(f"the hierarchy has a cycle: {way}; a class cannot be above itself")
         roots = sorted((n for n, parents in self._graph.in_degree if not parents), key=sort_key)
@@ -217,6 +221,11 @@ class Hierarchy:
         for node in reversed(list(nx.topological_sort(self._graph))):
             if node in wanted or any(child in row for child in self._graph.successors(node)):
                 row[node] = len(row)
+        if len(row) * len(ordered) > _MAX_PAIRS:
+            raise UserError(
+                f"too large: {len(ordered):,} classes below {len(row) - len(ordered):,} nodes "
+                f"make more than {_MAX_PAIRS:,} pairs; give fewer classes (--class_list)"
+            )
         distances = np.full((len(row), len(ordered)), _UNREACHABLE, np.int32)
         for node, index in row.items():
             for child in self._graph.successors(node):

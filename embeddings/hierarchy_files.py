@@ -9,6 +9,10 @@ from foreign_files import read_text
 from foreign_files.lines import quoted, quoted_head, same_name, separated, unquoted
 from utils import UserError
 
+# WordNet has 0.1 million nouns. An edge takes a kilobyte of memory.
+_MAX_BYTES = 2**26
+_MAX_LINES = 500_000
+
 
 def read_hierarchy(
     path: str | os.PathLike, *, is_a: bool | None = False, str_ids: bool = False
@@ -33,9 +37,11 @@ def read_hierarchy(
     path = Path(path)
     lines = [
         (number, line.rstrip())
-        for number, line in enumerate(read_text(path).splitlines(), start=1)
+        for number, line in enumerate(read_text(path, _MAX_BYTES).splitlines(), start=1)
         if line.strip() and not line.lstrip().startswith("#")
     ]
+    if len(lines) > _MAX_LINES:
+        raise UserError(f"{path}: has {len(lines):,} lines, expected at most {_MAX_LINES:,}")
     try:
         indents = [len(line) - len(line.lstrip()) for _, line in lines]
         if any(indent > indents[0] for indent in indents):

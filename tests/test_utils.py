@@ -58,13 +58,18 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         ("utils.UserError('model.keras: damaged')", 1, "error: model.keras: damaged"),
         ("utils.UsageError('--epochs 0:\\nexpected more')", 2, "error: --epochs 0: expected more"),
         ("KeyboardInterrupt", 130, "interrupted"),
+        ("MemoryError", 1, "error: not enough memory; free some, or take smaller batches, images"),
+        ("MemoryError('Unable to allocate 9 GiB')", 1, "memory (Unable to allocate 9 GiB); free"),
+        ("ImportError('first\\nlibx.so: failed to map', name='x')", 1, "memory? (first libx.so: "),
+        ("ModuleNotFoundError(name='none')", 1, "the Python package none is not installed: "),
+        ("OSError(28, 'No space left', 'a\\x1b[2J\\nb')", 1, "error: a?[2J?b: No space left"),
     ],
 )
 def test_user_errors_are_one_line_and_a_status(raised, status, line):
     script = f"import utils\ndef main():\n    raise {raised}\nutils.run_script(main)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == status
-    assert done.stderr.strip().endswith(line)
+    assert line in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -101,3 +106,21 @@ def test_what_a_killed_process_left_is_removed_a_day_later(tmp_path):
         temporary.write_text("second")
     assert target.read_text() == "second"
     assert set(tmp_path.iterdir()) == {young, *others, target}
+
+
+def test_names_from_outside_cannot_speak_to_the_terminal():
+    script = (
+        "import logging, utils\n"
+        "def main():\n"
+        "    utils.say('Löwe 日本', 'a\\x1b[2J\\nb\\udcff', sep='\\t')\n"
+        "    logging.getLogger('datasets').warning('left out: %s', 'a\\x1b]0;x\\x07\\r\\nb')\n"
+        "    print('Löwe')\n"
+        "utils.run_script(main)"
+    )
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, env=environment
+    )
+    assert done.stdout == "L\\xf6we \\u65e5\\u672c\ta?[2J?b?\nL\\xf6we\n"
+    assert done.stderr == "left out: a?]0;x???b\n"
+    assert done.returncode == 0

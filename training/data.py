@@ -10,7 +10,7 @@ from training.devices.flags import batch_multiple
 from training.flags.declaration import Flag, FlagGroup
 from training.flags.parser import number
 from training.reporting.flags import check_top_k
-from utils import UsageError, printable
+from utils import UsageError, say
 
 
 def fold(text: str) -> str:
@@ -268,5 +268,6 @@ def check_images(args: argparse.Namespace) -> int:
     lines = [*doubtful, *bad, f"{dataset.name}: {len(bad)} of {total} images cannot be read"]
     if doubtful:
         lines.append(f"{dataset.name}: {len(doubtful)} images are of one colour or nearly black")
-    print("\n".join(map(printable, lines)))
+    for line in lines:
+        say(line)
     return 1 if bad else 0

@@ -61,3 +61,26 @@ def test_accents_in_either_form_are_the_same_class(tmp_path):
     spec = f"hierarchy:{tmp_path / 'h.txt'}"
     vectors = embeddings.class_embeddings(spec, ["Löwe", "y z"])
     np.testing.assert_allclose(vectors @ vectors.T, np.eye(2), atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ((f"0 {i}" for i in range(1, 500_002)), "has 500,001 lines, expected at most 500,000"),
+        ((f"{i} {i + 1}" for i in range(1001)), "has 1002 levels, expected at most 1000"),
+        ((f"{i + 1} {i}" for i in range(1001)), "has 1002 levels, expected at most 1000"),
+    ],
+)
+def test_what_no_taxonomy_has_is_refused(tmp_path, lines, message):
+    path = tmp_path / "h.txt"
+    path.write_text("\n".join(lines))
+    with pytest.raises(UserError, match=f"h.txt: .*{message}"):
+        read_hierarchy(path)
+
+
+def test_more_pairs_of_classes_than_memory_has_are_refused(tmp_path):
+    path = tmp_path / "h.txt"
+    path.write_text("\n".join(f"0 {i}" for i in range(1, 30_001)))
+    hierarchy = read_hierarchy(path)
+    with pytest.raises(UserError, match="too large: 30,000 classes below 1 nodes"):
+        hierarchy.dissimilarity(hierarchy.leaves)

@@ -1,6 +1,8 @@
 """`.keras` files that were made to do harm: refused before anything is made of them."""
 
 import json
+import os
+import resource
 import sys
 import zipfile
 from argparse import Namespace
@@ -18,7 +20,7 @@ from training import finetuning
 from training.reporting import evaluation
 from utils import UserError
 
-from ..mutating import assert_one_line
+from ..mutating import assert_one_line, limited
 from ..training.small_run import small_model
 
 
@@ -240,6 +242,81 @@ def test_why_a_layer_cannot_be_made_is_named(pooled_model, tmp_path, change, rea
         models.load_model(tmp_path / "bad.keras")
     assert_one_line(error.value, "bad.keras")
     assert "deserialized" not in str(error.value)
+
+
+NUMPY = {"class_name": "__numpy__", "config": {"value": [""], "dtype": "U500000000"}}
+
+
+def in_a_call(layers):
+    layer_of(layers, "avg_pool")["inbound_nodes"][0]["kwargs"]["mask"] = NUMPY
+
+
+def registered_elsewhere(layers):
+    layers[1] |= {"module": "os", "class_name": "system", "registered_name": "small_data>system"}
+
+
+def registered_as_ours(layers):
+    layer_of(layers, "conv")["registered_name"] = "small_data>PadChannels"
+
+
+def of_another_module(layers):
+    layer_of(layers, "head")["module"] = "shutil"
+
+
+def replaced(name, key, module, class_name):
+    """Puts a class in a place of a layer's configuration."""
+    item = {"module": module, "class_name": class_name, "config": {}, "registered_name": None}
+    return lambda layers: layer_of(layers, name)["config"].update({key: item})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        in_a_call,
+        registered_elsewhere,
+        registered_as_ours,
+        of_another_module,
+        lambda layers: layer_of(layers, "conv")["config"].update(name=NUMPY),
+        lambda layers: layer_of(layers, "conv").update(build_config=NUMPY),
+        lambda layers: insert("GaussianNoise", stddev=1)(layers),
+        replaced("conv", "kernel_initializer", "keras.initializers", "Identity"),
+        replaced("conv", "kernel_initializer", "keras.layers", "ReLU"),
+        replaced("conv", "kernel_regularizer", "keras.regularizers", "OrthogonalRegularizer"),
+        replaced("conv", "activity_regularizer", "keras.initializers", "Zeros"),
+        replaced("conv", "kernel_constraint", "keras.constraints", "MaxNorm"),
+        replaced("conv", "activation", "builtins", "function"),
+        declare("conv", kernel_constraint="max_norm"),
+        declare("conv", kernel_initializer="glorot_uniform"),
+        declare("conv", activation="hard_sigmoid"),
+    ],
+)
+def test_names_that_are_not_listed_are_refused_wherever_they_are(pooled_model, tmp_path, change):
+    models.save_model(pooled_model, tmp_path / "m.keras")
+    rewrite_config(tmp_path / "m.keras", tmp_path / "bad.keras", change)
+    with pytest.raises(UserError, match=r"bad\.keras: .*refused: "), limited():
+        models.load_model(tmp_path / "bad.keras")
+
+
+@pytest.mark.parametrize("place", ["info", "class_names"])
+def test_facts_may_not_be_made_into_arrays(pooled_model, tmp_path, place):
+    save_changed(pooled_model, tmp_path / "bad.keras", {place: [NUMPY]})
+    with pytest.raises(UserError, match=r"refused: it asks for None\.__numpy__"), limited():
+        models.load_model(tmp_path / "bad.keras")
+
+
+@pytest.mark.parametrize(
+    ("write", "name"), [(models.save_model, "m.keras"), (models.save_weights, "w.weights.h5")]
+)
+def test_a_full_disk_is_an_error_that_names_the_file(pooled_model, tmp_path, write, name):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match=name) as error:
+            write(pooled_model, tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert error.value.filename == str(tmp_path / name)
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_refused_model_leaves_nothing_behind(pooled_model, tmp_path):
