@@ -109,22 +109,28 @@ def check_output_arguments(args: argparse.Namespace, *, resumed: bool) -> None:
     for flag, suffix in (("model", ".keras"), ("weight", ".weights.h5"), ("feature", ".npz")):
         path = getattr(args, f"{flag}_dump")
         paths.check_output_file(f"--{flag}_dump", path, suffix, made_by_run=made)
-    check_log_dir(args.log_dir, resumed=resumed)
+    check_log_dir(args, resumed=resumed)
 
 
-def check_log_dir(log_dir: str | None, *, resumed: bool = False) -> None:
+def log_dir_flag(args: argparse.Namespace) -> str:
+    """The flag that the log directory was given by."""
+    return "--output" if args.log_dir == args.output else "--log_dir"
+
+
+def check_log_dir(args: argparse.Namespace, *, resumed: bool = False) -> None:
     """Refuses a log directory that cannot be made, or that holds another run."""
-    if log_dir is None:
+    if args.log_dir is None:
         return
+    flag, log_dir = log_dir_flag(args), args.log_dir
     if os.path.exists(log_dir) and not os.path.isdir(log_dir):
-        raise UsageError(f"--log_dir {log_dir}: is a file; give a directory")
+        raise UsageError(f"{flag} {log_dir}: is a file; give a directory")
     for name in ("history.csv", "result.json"):
         if os.path.exists(os.path.join(log_dir, name)) and not resumed:
             raise UsageError(
-                f"--log_dir {log_dir}: holds {name} of an earlier run, which is not overwritten; "
+                f"{flag} {log_dir}: holds {name} of an earlier run, which is not overwritten; "
                 "give another directory"
             )
-    paths.check_output_directory("--log_dir", log_dir, log_dir)
+    paths.check_output_directory(flag, log_dir, log_dir)
 
 
 def check_top_k(top_k: list[int], num_classes: int) -> None:

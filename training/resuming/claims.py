@@ -8,6 +8,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
+from training.reporting.flags import log_dir_flag
 from utils import UsageError
 
 
@@ -26,7 +27,7 @@ def claimed(args: Namespace) -> Iterator[None]:
     with contextlib.ExitStack() as claims:
         if args.log_dir:
             lock = Path(args.log_dir) / ".lock"
-            claims.enter_context(_claim("--log_dir", args.log_dir, lock))
+            claims.enter_context(_claim(log_dir_flag(args), args.log_dir, lock))
         if args.snapshot:
             lock = Path(f"{args.snapshot}.lock")
             claims.enter_context(_claim("--snapshot", args.snapshot, lock))

@@ -122,7 +122,7 @@ def load_snapshot(args: argparse.Namespace, free: Collection[str]) -> snapshots.
     snapshots.check_arguments(args, loaded.snapshot, free)
     _check_history(args, loaded.snapshot)
     if not snapshots.same_log_dir(args.log_dir, loaded.snapshot):
-        check_log_dir(args.log_dir)
+        check_log_dir(args)
     return loaded
 
 

@@ -197,6 +197,10 @@ def test_one_flag_keeps_everything(tmp_path):
     assert (args.log_dir, args.snapshot) == (str(out), f"{out}/new/s")
     assert resolve(f"--output {out} --snapshot_best").snapshot_best == "val_acc"
     assert not (tmp_path / "runs").exists()  # nothing is made before all is checked
+    out.mkdir(parents=True)
+    (out / "result.json").touch()
+    with pytest.raises(UsageError, match=rf"^--output {out}: holds result\.json of an earlier run"):
+        resolve(f"--output {out}")
     assert keeps_something(args)
     assert not keeps_something(resolve(""))
 

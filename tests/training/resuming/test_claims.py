@@ -10,7 +10,7 @@ from utils import UsageError
 
 
 def run(log_dir=None, snapshot=None):
-    return claims.claimed(Namespace(log_dir=log_dir, snapshot=snapshot))
+    return claims.claimed(Namespace(log_dir=log_dir, snapshot=snapshot, output=None))
 
 
 @pytest.mark.parametrize("flag", ["log_dir", "snapshot"])
