@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -18,11 +20,19 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 # the smaller side resized to 512 pixels would make gigabytes.
 MAX_SIDE_RATIO = 100
 
-# Phones make photographs of 200 million pixels. Pillow's own limit is 89 million; beyond that an
-# image has to be a file of some size: photographs take a tenth of a byte per pixel and more.
+# Phones make photographs of 200 million pixels. An image of very many has to be a file of some
+# size: photographs take a tenth of a byte per pixel and more.
 Image.MAX_IMAGE_PIXELS = 256_000_000
-_MANY_PIXELS = 89_000_000
+_MANY_PIXELS = 32_000_000
 _PIXELS_PER_BYTE = 100
+# Pixels of a tile of a TIFF, which is decoded as a whole; usual are 512 x 512.
+_MAX_TILE = 2**24
+# Each goes over all pixels once more; usual are 10 of a progressive JPEG, and 3 pictures in a file.
+_MAX_SCANS = 100
+# Bytes that the images decoded at the same time may take, and what a pixel takes at most: its
+# colours, a copy turned upright, coefficients of a JPEG, two canvases of a WebP.
+_MEMORY = 3 * 2**30
+_BYTES_PER_PIXEL = 16
 # Colour profiles and descriptions of more than Pillow's 1 MB are in good photographs.
 PngImagePlugin.MAX_TEXT_CHUNK = 32 * 2**20
 PngImagePlugin.MAX_TEXT_MEMORY = 64 * 2**20
@@ -61,7 +71,8 @@ def load_rgb(path: str | os.PathLike, *, exif_rotation: bool = False) -> Image.I
         UserError: The file cannot be read or decoded or is none of those, declares a size that
             could exhaust the memory or is a thin strip, or holds values whose range is unknown.
     """
-    with _opened(path) as image:
+    with _opened(path) as image, _memory.taken(_BYTES_PER_PIXEL * image.width * image.height):
+        _check_work(path, image)
         return _upright_rgb(path, image, _orientation(image) if exif_rotation else 1)
 
 
@@ -105,6 +116,7 @@ def doubtful(extrema: Sequence[tuple[int, int]]) -> str | None:
 def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
     try:
         check_regular(path)
+        _check_webp(path)
         with Image.open(path, formats=FORMATS) as image:
             _check_size(path, *image.size)
             _check_range(path, image)
@@ -138,6 +150,61 @@ def _check_size(path: str | os.PathLike, width: int, height: int) -> None:
             f"{path}: has {width} x {height} pixels, one side more than {MAX_SIDE_RATIO} "
             "times the other; crop or remove it"
         )
+
+
+def _check_webp(path: str | os.PathLike) -> None:
+    """Checks the size of a WebP before it is opened, when its canvas is made."""
+    with open(path, "rb") as file:
+        head = file.read(30)
+    if head[8:16] == b"WEBPVP8X":
+        _check_size(path, *(1 + int.from_bytes(head[at : at + 3], "little") for at in (24, 27)))
+    elif head[8:16] == b"WEBPVP8 ":
+        _check_size(
+            path, *(int.from_bytes(head[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+        )
+    elif head[8:16] == b"WEBPVP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        _check_size(path, 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF))
+
+
+def _check_work(path: str | os.PathLike, image: Image.Image) -> None:
+    """Refuses what takes far more memory or time than an image of its size."""
+    if image.format == "TIFF":
+        width, height = (image.tag_v2.get(tag, 1) for tag in (322, 323))
+        if width * height > _MAX_TILE:
+            raise UserError(
+                f"{path}: declares a tile of {width} x {height} pixels; save it without tiles"
+            )
+    if image.format in ("JPEG", "MPO"):
+        scans = Path(path).read_bytes().count(b"\xff\xda")
+        if scans > _MAX_SCANS:
+            raise UserError(
+                f"{path}: is a JPEG of {scans} scans, expected at most {_MAX_SCANS}; save it anew"
+            )
+
+
+class _Memory:
+    """What all threads may take together; who asks for more than there is waits."""
+
+    def __init__(self, size: int):
+        self.size = self.left = size
+        self.changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        size = min(size, self.size)
+        with self.changed:
+            self.changed.wait_for(lambda: self.left >= size)
+            self.left -= size
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.left += size
+                self.changed.notify_all()
+
+
+_memory = _Memory(_MEMORY)
 
 
 def _is_heif(path: str | os.PathLike) -> bool:
@@ -202,7 +269,9 @@ def _grey_to_rgb(path: str | os.PathLike, image: Image.Image) -> Image.Image:
             f"{path}: its 16-bit values are {least} to {most} of 65535, nearly black; if they are "
             "of 8 or 12 bits, scale them to 16, or convert the image to 8 bits"
         )
-    grey = np.clip(values >> (bits - 8), 0, 255).astype(np.uint8)
+    grey = np.empty(values.shape, np.uint8)
+    for row, row_values in zip(grey, values, strict=True):  # all at once take memory
+        row[:] = np.clip(row_values >> (bits - 8), 0, 255)
     if tags.get(262) == 0:  # of these bits Pillow ignores that white is 0
         grey = 255 - grey
     return Image.fromarray(grey).convert("RGB")

@@ -3,7 +3,9 @@ import os
 import struct
 import subprocess
 import sys
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -270,3 +272,73 @@ def test_heic_is_named(tmp_path):
     path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50))
     with pytest.raises(UserError, match=r"a\.jpg: is a HEIC .* convert it to JPEG"):
         image_files.image_size(path)
+
+
+def webp_head(kind, width, height):
+    sizes = {
+        b"VP8X": bytes(8) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little"),
+        b"VP8 ": bytes(7) + b"\x9d\x01\x2a" + struct.pack("<HH", width, height),
+        b"VP8L": bytes(4) + b"\x2f" + (width - 1 | (height - 1) << 14).to_bytes(4, "little"),
+    }
+    return b"RIFF\xff\0\0\0WEBP" + kind + sizes[kind] + bytes(100)
+
+
+@pytest.mark.parametrize("kind", [b"VP8X", b"VP8 ", b"VP8L"])
+def test_a_webp_is_refused_before_its_canvas_is_made(tmp_path, monkeypatch, kind):
+    (tmp_path / "a.webp").write_bytes(webp_head(kind, 15000, 14000))
+    monkeypatch.setattr(Image, "open", None)
+    with pytest.raises(UserError, match=r"a\.webp: declares 210,0[0-9]{2},[0-9]{3} pixels in 1"):
+        image_files.image_size(tmp_path / "a.webp")
+
+
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": b"x"}])
+def test_the_size_of_a_webp_is_that_of_its_picture(tmp_path, monkeypatch, options):
+    path = tmp_path / "a.webp"
+    Image.fromarray(photo(300, 20)).save(path, **options)
+    checked = []
+    monkeypatch.setattr(image_files, "_check_size", lambda _, *size: checked.append(size))
+    assert image_files.image_size(path) == (300, 20)
+    assert checked == [(300, 20)] * 2
+
+
+def test_a_huge_tile_is_refused_undecoded(tmp_path):
+    path = tmp_path / "a.tif"
+    # Sides, bits, LZW, black is 0, sides of a tile, and where it is.
+    tags = {256: 64, 257: 64, 258: 8, 259: 5, 262: 1, 322: 40000, 323: 40000, 324: 8, 325: 100}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    path.write_bytes(b"II*\0" + struct.pack("<I100xH", 108, len(tags)) + entries + bytes(4))
+    with pytest.raises(UserError, match=r"a\.tif: declares a tile of 40000 x 40000 pixels"):
+        image_files.load_rgb(path)
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused_undecoded(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(photo(64, 48)).save(path, progressive=True)
+    assert image_files.load_rgb(path).size == (64, 48)
+    content = path.read_bytes()
+    last = content.rindex(b"\xff\xda")
+    path.write_bytes(content[:-2] + 3000 * content[last:-2] + content[-2:])
+    with pytest.raises(UserError, match=r"a\.jpg: is a JPEG of 30[0-9]+ scans, expected at most"):
+        image_files.load_rgb(path)
+
+
+def test_images_are_decoded_at_once_as_memory_allows(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.fromarray(photo(64, 48)).save(path)
+    memory = image_files._Memory(image_files._BYTES_PER_PIXEL * 64 * 48 * 2)
+    monkeypatch.setattr(image_files, "_memory", memory)
+    decode, left = image_files._to_rgb, []
+
+    def to_rgb(path, image):
+        left.append(memory.left)
+        time.sleep(0.01)
+        return decode(path, image)
+
+    monkeypatch.setattr(image_files, "_to_rgb", to_rgb)
+    with ThreadPoolExecutor(6) as threads:
+        images = list(threads.map(image_files.load_rgb, [path] * 12))
+    assert all(image.size == (64, 48) for image in images)
+    assert min(left) == 0  # two at once, and never three
+    assert memory.left == memory.size
+    memory.size = memory.left = 10  # a larger image alone
+    assert image_files.load_rgb(path).size == (64, 48)
