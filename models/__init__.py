@@ -6,9 +6,10 @@ classes, scores = model.classify(images)  # raw RGB images, 0–255
 """
 
 from models.building import EmbeddingHead, Preprocessing, build_model
-from models.classifier import ImageClassifier, num_replicas
+from models.classifier import ImageClassifier
 from models.heads import EmbeddingOutput
 from models.layers import BatchNormalization, PadChannels, Standardize, set_batch_norm_groups
+from models.replicas import num_replicas
 from models.saving import load_model, save_model, save_weights
 
 __all__ = [

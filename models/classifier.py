@@ -13,6 +13,7 @@ from PIL import Image
 import resizing
 from foreign_files import image_files
 from models.heads import EmbeddingOutput
+from models.replicas import num_replicas
 from utils import UserError
 
 _MAX_SIDE = 2**15
@@ -236,18 +237,6 @@ class ImageClassifier(keras.Model):
             "class_ids": list(self.class_ids),
             "info": self.info,
         }
-
-
-def num_replicas() -> int:
-    """How many devices run the same step on a part of the batch each, where code can tell.
-
-    That is so on TensorFlow; on JAX a step is one program for all devices.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return 1
-    import tensorflow as tf
-
-    return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def _read_ahead(

@@ -4,7 +4,10 @@ import math
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 from keras import ops
+
+from models.replicas import num_replicas, replica_index
 
 
 def kernel_l2(weight_decay: float) -> keras.regularizers.Regularizer | None:
@@ -99,8 +102,8 @@ class BatchNormalization(keras.layers.Layer):
 
     - They are zero-debiased: after t steps, `biased average / (1 − momentum^t)`. After the first
       step they equal that batch's statistics (and not 99 % the initial 0 and 1).
-    - The running variance is an unbiased estimate: the batch variance times n/(n−1) for n values
-      per channel, and for images (rank 4, the fused path of Keras 2.2) also times n/(n−1−ε).
+    - The running variance is an unbiased estimate: the batch variance times n/(n−1−ε) for n values
+      per channel, and for images (rank 4, the fused path of Keras 2.2) also times n/(n−1).
 
     The batch itself is normalised with its biased variance, and all statistics are float32.
     With `training=False` or `trainable=False` the running averages are used and not updated;
@@ -108,12 +111,15 @@ class BatchNormalization(keras.layers.Layer):
 
     Several devices normalise each their own share of a batch. With `groups` above 1 one device
     does the same: a batch of B images is normalised in groups of B / `groups` consecutive images,
-    each with its own statistics, and the running averages take the mean over the groups. A batch
-    that `groups` does not divide raises `ValueError`, or TensorFlow's `InvalidArgumentError`
-    where its size is not known when the step is traced. See `set_batch_norm_groups`.
+    each with its own statistics. Like the replicas of Keras 2.2, each group updates the running
+    averages on its own, the groups of all devices one after the other: with K of them a step
+    moves the averages as K steps with one would. A batch that `groups` does not divide raises
+    `ValueError`, or TensorFlow's `InvalidArgumentError` where its size is not known when the step
+    is traced. See `set_batch_norm_groups`.
 
-    `step`, the number of updates so far, is saved and restored with the layer and is one of its
-    `non_trainable_variables`, but not of its `weights`: it is no parameter of the network.
+    `step`, the number of updates so far (K for a batch), is saved and restored with the layer and
+    is one of its `non_trainable_variables`, but not of its `weights`: it is no parameter of the
+    network.
 
     Args:
         momentum: Decay of the running averages, between 0 and 1.
@@ -182,13 +188,12 @@ class BatchNormalization(keras.layers.Layer):
         degrees_of_freedom = ops.maximum(n - 1.0, 1.0)
         is_image = len(inputs.shape) == 4
         if is_image and keras.backend.backend() == "tensorflow":
-            outputs, mean, unbiased_variance = self._fused(inputs)
+            outputs, mean, variance = self._fused(inputs)  # already times n/(n−1)
         else:
             outputs, mean, variance = self._composed(inputs)
-            unbiased_variance = variance * (n / degrees_of_freedom)
-        if is_image:
-            unbiased_variance *= n / (degrees_of_freedom - self.epsilon)
-        self._update_running_averages(mean, unbiased_variance)
+            if is_image:
+                variance *= n / degrees_of_freedom
+        self._update_running_averages(mean, variance * (n / (degrees_of_freedom - self.epsilon)))
         return outputs
 
     def _normalize(self, inputs, mean, variance):
@@ -200,8 +205,8 @@ class BatchNormalization(keras.layers.Layer):
         """Normalises a batch with what every backend has.
 
         Returns:
-            The normalised batch, and the means over the groups of their means and of their biased
-            variances; the last two are `(channels,)` and float32.
+            The normalised batch, and over the groups (see `_over_groups`) their means and their
+            biased variances; the last two are `(channels,)` and float32.
         """
         shape = ops.shape(inputs)
         # An axis of the groups, and no loop over them: where the batch is sharded over devices
@@ -210,8 +215,8 @@ class BatchNormalization(keras.layers.Layer):
         axes = list(range(1, len(shape)))
         mean, variance = ops.moments(grouped, axes=axes, keepdims=True)
         outputs = ops.reshape(self._normalize(grouped, mean, variance), shape)
-        axes = [0, *axes]
-        return outputs, ops.mean(mean, axis=axes), ops.mean(variance, axis=axes)
+        mean, variance = (ops.squeeze(values, axis=axes) for values in (mean, variance))
+        return outputs, self._over_groups(mean), self._over_groups(variance)
 
     def _fused(self, inputs):
         """TensorFlow's own kernel: the same numbers at a fraction of the passes over the data.
@@ -231,14 +236,35 @@ class BatchNormalization(keras.layers.Layer):
             for group in tf.split(inputs, self.groups)
         ]
         outputs, means, variances = zip(*groups, strict=True)
-        return tf.concat(outputs, 0), tf.reduce_mean(means, 0), tf.reduce_mean(variances, 0)
+        mean, variance = (self._over_groups(tf.stack(values)) for values in (means, variances))
+        return tf.concat(outputs, 0), mean, variance
+
+    def _over_groups(self, values):
+        """The mean of `(groups, channels)` with which one update does what one a group would.
+
+        A later group counts more, as its value has decayed less. Each device gives its part, such
+        that the mean over the devices, as which they combine their averages, is the whole.
+        """
+        devices = num_replicas()
+        updates = devices * self.groups
+        if updates == 1:
+            return values[0]
+        weights = self.momentum ** np.arange(self.groups - 1, -1, -1)
+        weights *= devices * (1 - self.momentum) / (1 - self.momentum**updates)
+        weights = ops.convert_to_tensor(weights[:, np.newaxis], "float32")
+        if devices > 1:
+            later = self.groups * (devices - 1.0 - replica_index())
+            weights *= ops.exp(math.log(self.momentum) * later)
+        return ops.sum(values * weights, axis=0)
 
     def _update_running_averages(self, mean, variance):
-        # The debiased average follows from itself: m_t = m_{t−1} + α_t (x_t − m_{t−1}) with
-        # α_t = (1 − momentum) / (1 − momentum^t), so the biased one need not be kept.
+        # The debiased average follows from itself: m_t = m_{t−K} + α_t (x_t − m_{t−K}) with
+        # α_t = (1 − momentum^K) / (1 − momentum^t) after K updates, whose weighted mean is x_t; so
+        # the biased one need not be kept.
         # expm1 because 1 − momentum^t loses digits to cancellation in the first steps.
-        self.step.assign_add(1.0)
-        rate = (1.0 - self.momentum) / -ops.expm1(math.log(self.momentum) * self.step)
+        updates = self.groups * num_replicas()
+        self.step.assign_add(float(updates))
+        rate = (self.momentum**updates - 1.0) / ops.expm1(math.log(self.momentum) * self.step)
         self.moving_mean.assign(self.moving_mean * (1.0 - rate) + mean * rate)
         self.moving_variance.assign(self.moving_variance * (1.0 - rate) + variance * rate)
 

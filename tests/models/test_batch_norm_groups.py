@@ -47,9 +47,9 @@ def reference(batch, groups):
         mean, variance = group.mean(axes), group.var(axes)
         outputs.append((group - mean) / np.sqrt(variance + EPSILON))
         means.append(mean)
-        variances.append(variance * n / (n - 1))
+        variances.append(variance * n / (n - 1 - EPSILON))
         if batch.ndim == 4:
-            variances[-1] *= n / (n - 1 - EPSILON)
+            variances[-1] *= n / (n - 1)
     return np.concatenate(outputs), np.array(means), np.array(variances)
 
 
@@ -61,20 +61,21 @@ def test_outputs_and_running_averages(shape, groups, path):
     gamma, beta = numpy_of(layer.gamma), numpy_of(layer.beta)
     # Groups that differ much, so that statistics of the wrong images would show.
     level = np.arange(8.0).reshape(8, *[1] * (len(shape) - 1))
-    means, variances = [], []
+    biased, updates = np.zeros((2, 3)), 0
     for step in range(1, 5):
         batch = rng.normal([1.0, -2.0, 0.5], [0.5, 3.0, 0.1], shape) * (1 + level) + level
         outputs, mean, variance = reference(batch, groups)
         np.testing.assert_allclose(
             numpy_of(layer(batch, training=True)), gamma * outputs + beta, rtol=5e-5, atol=5e-5
         )
-        means.append(mean.mean(0))
-        variances.append(variance.mean(0))
-        weights = MOMENTUM ** np.arange(step)[::-1]
-        expected = [np.average(values, axis=0, weights=weights) for values in (means, variances)]
+        # As in Keras 2.2: one group after the other.
+        for of_group in zip(mean, variance, strict=True):
+            biased = MOMENTUM * biased + (1 - MOMENTUM) * np.array(of_group)
+            updates += 1
+        expected = biased / (1 - MOMENTUM**updates)
         np.testing.assert_allclose(numpy_of(layer.moving_mean), expected[0], rtol=2e-5)
         np.testing.assert_allclose(numpy_of(layer.moving_variance), expected[1], rtol=2e-5)
-        assert float(layer.step) == step
+        assert float(layer.step) == updates == step * groups
 
     # Inference knows no groups.
     batch = batch[:7]
@@ -132,8 +133,10 @@ def test_statistics_are_float32_in_mixed_precision(policy, path):
     assert keras.backend.standardize_dtype(outputs.dtype) == layer.compute_dtype
     rounded = numpy_of(keras.ops.cast(batch, layer.compute_dtype)).astype("float64")
     expected, mean, variance = reference(rounded, 4)
-    np.testing.assert_allclose(numpy_of(layer.moving_mean), mean.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(numpy_of(layer.moving_variance), variance.mean(0), rtol=1e-4)
+    weights = MOMENTUM ** np.arange(4)[::-1]
+    mean, variance = (np.average(values, 0, weights) for values in (mean, variance))
+    np.testing.assert_allclose(numpy_of(layer.moving_mean), mean, rtol=1e-5)
+    np.testing.assert_allclose(numpy_of(layer.moving_variance), variance, rtol=1e-4)
     np.testing.assert_allclose(numpy_of(outputs), expected, atol=2e-2)
 
 
@@ -144,7 +147,8 @@ def test_single_value_per_group_stays_finite(shape, path):
     batch = np.full(shape, 3.0, "float32")
     batch[1] = 5.0
     np.testing.assert_allclose(numpy_of(layer(batch, training=True)), 0.0, atol=1e-6)
-    np.testing.assert_allclose(numpy_of(layer.moving_mean), 4.0, rtol=1e-6)
+    expected = (3.0 * MOMENTUM + 5.0) / (MOMENTUM + 1.0)
+    np.testing.assert_allclose(numpy_of(layer.moving_mean), expected, rtol=1e-6)
     np.testing.assert_allclose(numpy_of(layer.moving_variance), 0.0, atol=1e-6)
 
 
@@ -199,7 +203,7 @@ def test_compiled_training_updates_as_eager(jit_compile):
         eager(images[start : start + 8], training=True)
     for name in ("images", "vectors"):
         trained, expected = model.get_layer(name), eager.get_layer(name)
-        assert float(trained.step) == float(expected.step) == 3
+        assert float(trained.step) == float(expected.step) == 12
         for ours, theirs in zip(trained.weights, expected.weights, strict=True):
             np.testing.assert_allclose(numpy_of(ours), numpy_of(theirs), rtol=1e-4, atol=1e-5)
 
@@ -359,7 +363,7 @@ def check_results(results):
     expected = {key[2:]: value for key, value in results.items() if key[:2] == "1 "}
     assert len(expected) == 1 + 10 + 9
     steps = [value for key, value in expected.items() if value.ndim == 0]
-    np.testing.assert_array_equal(steps, [3, 3, 3])
+    np.testing.assert_array_equal(steps, [12, 12, 12])
     for devices in (2, 4):
         for key, value in expected.items():
             np.testing.assert_allclose(

@@ -100,9 +100,9 @@ def test_batch_normalization_as_the_original(shape, path):
             numpy_of(layer(batch, training=True)), expected, rtol=2e-5, atol=2e-5
         )
 
-        unbiased = variance * n / (n - 1)
+        unbiased = variance * n / (n - 1 - EPSILON)
         if len(shape) == 4:
-            unbiased *= n / (n - 1 - EPSILON)
+            unbiased *= n / (n - 1)
         expected_mean = mean_average.update(mean)
         expected_variance = variance_average.update(unbiased)
         np.testing.assert_allclose(numpy_of(layer.moving_mean), expected_mean, rtol=2e-5)
@@ -117,7 +117,7 @@ def test_first_step_gives_the_batch_statistics():
     layer = BatchNormalization()
     layer(batch, training=True)
     np.testing.assert_allclose(numpy_of(layer.moving_mean), [2.5], rtol=1e-6)
-    np.testing.assert_allclose(numpy_of(layer.moving_variance), [4.5], rtol=1e-6)
+    np.testing.assert_allclose(numpy_of(layer.moving_variance), [4.5 / (1 - EPSILON)], rtol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5, 2), (6, 2)])
