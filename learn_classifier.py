@@ -102,7 +102,7 @@ def train(args: Namespace, session: Session) -> None:
         callbacks.StopOnDivergence(),
         history,
     ]
-    with batches.reading_errors():
+    with batches.reading_errors(lambda: session.stop.advice):
         progress = phases.train(args, model, dataset, batches, watched, session)
 
         # ------------------------------------------------------------ evaluate

@@ -217,7 +217,7 @@ def main() -> None:
         if form == "cached in memory":
             side = dataset.spec.test_resize if len(set(dataset.spec.resize)) == 1 else None
             dataset.train.store = cache.build_store(
-                dataset.train.images, side, "ram", Path(), dataset.name
+                dataset.train.images, side, Path(), dataset.name, mode="ram"
             )
         by_workers = {}
         for workers in args.workers:

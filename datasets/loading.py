@@ -25,6 +25,7 @@ def load(
     skip_bad_images: bool,
     check_files: bool,
     splits: Sequence[str],
+    train_repeats: int | None = None,
 ) -> Dataset:
     """Loads what `spec` describes; see `datasets.load_dataset`."""
     content = spec.info.load(spec)
@@ -62,6 +63,7 @@ def load(
     )
     if spec.samples_per_class is not None and content.repeats is None:
         _draw_subset(dataset)
+    dataset.train_repeats = train_repeats or dataset.train_repeats
     if spec.validation:
         dataset.train, dataset.validation = validation.draw(spec, dataset.train)
         checks.warn_of_absent(
@@ -153,7 +155,18 @@ def _fill_cache(dataset: Dataset, splits: Sequence[str], mode: str, skip_bad_ima
         sides["validation"] = sides["test"]
         del sides["test"]  # which is read once only, at the end
     sides = {part: sides[part] for part in splits if part in sides}
-    if mode == "auto":
+
+    def where(part: str, side: int | None) -> tuple:
+        images = getattr(dataset, part).images
+        return images, side, dataset.cache_dir, f"{spec.info.name}-{part}"
+
+    turned = {"exif_rotation": spec.exif_rotation}
+    if mode == "auto" and all(
+        cache.is_on_disk(*where(part, side), **turned) for part, side in sides.items()
+    ):
+        mode = "disk"
+        logger.info("cache: disk, since the decoded images are in %s", dataset.cache_dir)
+    elif mode == "auto":
         mode = cache.choose_mode(
             [(getattr(dataset, part).images, side) for part, side in sides.items()]
         )
@@ -164,11 +177,7 @@ def _fill_cache(dataset: Dataset, splits: Sequence[str], mode: str, skip_bad_ima
         return
 
     for part, side in sides.items():
-        split = getattr(dataset, part)
-        split.store = cache.build_store(
-            *(split.images, side, mode, dataset.cache_dir, f"{spec.info.name}-{part}"),
-            exif_rotation=spec.exif_rotation,
-        )
+        getattr(dataset, part).store = cache.build_store(*where(part, side), mode=mode, **turned)
 
     _leave_out(dataset, list(sides), _find_undecoded, skip_bad_images)
     if skip_bad_images and (uncached := [part for part in splits if part not in sides]):

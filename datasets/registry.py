@@ -153,17 +153,21 @@ def load_dataset(
     cache_dir: str | os.PathLike | None = None,
     skip_bad_images: bool = False,
     check_files: bool = True,
+    train_repeats: int | None = None,
     splits: Sequence[str] = ("train", "test"),
 ) -> Dataset:
     """Loads a data set; the other arguments are as for `check_dataset`.
 
     Args:
         cache: Where decoded images are kept: `"ram"`, `"disk"`, `"none"`, or `"auto"`, which is
-            `"ram"` if they fit in half of the free memory and otherwise `"none"`.
+            `"disk"` if an earlier run left them there, otherwise `"ram"` if they fit in half of
+            the free memory, otherwise `"none"`.
         cache_dir: Directory of the disk form and of computed statistics; default: the user's.
         skip_bad_images: Leave out images that cannot be read, instead of refusing the data set.
         check_files: Look at the files at all. Without, nothing is cached, and what is wrong shows
             when an image is read: for `Dataset.check_images`.
+        train_repeats: How often an epoch goes through the training images; by default once, and
+            for a `-subN` name as often as makes about as many steps as with all images.
         splits: The splits whose images are going to be read; validation images are read with
             those that train. Those of another one are listed, so that the classes and their
             indices are the same, but not looked at: an evaluation needs `("test",)` only.
@@ -196,6 +200,7 @@ def load_dataset(
         cache_dir=None if cache_dir is None else expanded(cache_dir),
         skip_bad_images=skip_bad_images,
         check_files=check_files,
+        train_repeats=train_repeats,
         splits=splits,
     )
 

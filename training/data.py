@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,8 +108,8 @@ TRAINING_FLAGS = FlagGroup(
             "--cache",
             choices=datasets.CACHE_MODES,
             default="auto",
-            help="keep decoded images: auto is ram if they fit in half of the free memory, else "
-            "none",
+            help="keep decoded images: auto is disk if an earlier run left them there, else ram if "
+            "they fit in half of the free memory, else none",
             on_resume="free",
             per_process=True,
         ),
@@ -134,6 +135,13 @@ TRAINING_FLAGS = FlagGroup(
             metavar="N",
             help="draws the images of -subN, the test images of --test_fraction and the "
             "validation images, so that runs that differ in --seed see the same",
+        ),
+        Flag(
+            "--train_repeats",
+            type=number(int, least=1, most=10**6),
+            metavar="R",
+            help="how often an epoch goes through the training images",
+            default_text="1; with -subN as often as makes about as many steps as all images",
         ),
         Flag(
             "--check_data",
@@ -186,6 +194,7 @@ def loading_options(args: argparse.Namespace) -> dict:
         "cache": args.cache,
         "validation": validation,
         "split_seed": args.split_seed,
+        "train_repeats": args.train_repeats,
     }
 
 
@@ -223,9 +232,13 @@ class Batches:
     test: Any
     images_per_epoch: int
 
-    def reading_errors(self) -> contextlib.AbstractContextManager:
-        """Within it, an image that cannot be read is the error that ends the run."""
-        return datasets.reading_errors(self.train, self.validation, self.test)
+    def reading_errors(self, advice: Callable[[], str]) -> contextlib.AbstractContextManager:
+        """Within it, an image that cannot be read is the error that ends the run.
+
+        Args:
+            advice: How to go on then, for the message.
+        """
+        return datasets.reading_errors(self.train, self.validation, self.test, advice=advice)
 
 
 def make_batches(args: argparse.Namespace, dataset, share: tuple[int, int] = (0, 1)) -> Batches:

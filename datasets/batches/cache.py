@@ -96,6 +96,29 @@ def available_memory() -> int:
     return max(0, min(limits))
 
 
+def is_on_disk(
+    paths: Sequence[str],
+    smaller_side: int | None,
+    directory: Path,
+    name: str,
+    *,
+    exif_rotation: bool = False,
+) -> bool:
+    """Whether an earlier run left these images decoded; arguments as for `build_store`."""
+    try:
+        file = _file_for(paths, smaller_side, directory, name, exif_rotation)
+        return _open_file(file, len(paths), smaller_side) is not None
+    except OSError:
+        return False
+
+
+def _file_for(
+    paths: Sequence[str], smaller_side: int | None, directory: Path, name: str, exif_rotation: bool
+) -> Path:
+    key = files_key(paths, smaller_side=smaller_side, exif_rotation=exif_rotation)
+    return directory / f"{name}-{key}.pixels"
+
+
 def choose_mode(parts: Sequence[tuple[Sequence[str], int | None]]) -> str:
     """What `auto` means for these images: `ram` if they fit in half of the free memory.
 
@@ -122,10 +145,10 @@ def choose_mode(parts: Sequence[tuple[Sequence[str], int | None]]) -> str:
 def build_store(
     paths: Sequence[str],
     smaller_side: int | None,
-    mode: str,
     directory: Path,
     name: str,
     *,
+    mode: str,
     exif_rotation: bool = False,
 ) -> PixelStore:
     """Decodes images, or finds them decoded on disk.
@@ -133,9 +156,9 @@ def build_store(
     Args:
         paths: The image files.
         smaller_side: Resize them so; `None` keeps the decoded resolution.
-        mode: `"ram"` or `"disk"`.
         directory: Where the disk form is.
         name: Of the data set and split, for messages and file names.
+        mode: `"ram"` or `"disk"`.
         exif_rotation: Turn the images upright as their EXIF data say.
 
     Raises:
@@ -153,8 +176,7 @@ def build_store(
         _decode_into(pixels, index, paths, name, exif_rotation)
         return PixelStore(index, pixels, smaller_side)
 
-    key = files_key(paths, smaller_side=smaller_side, exif_rotation=exif_rotation)
-    file = directory / f"{name}-{key}.pixels"
+    file = _file_for(paths, smaller_side, directory, name, exif_rotation)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         # Of several runs that need it one builds it; the others wait and find it.

@@ -260,3 +260,12 @@ def test_matlab_files_are_read_in_another_process(tmp_path):
     path.write_bytes(b"MATLAB 5.0 MAT-file")
     with pytest.raises(UserError, match=r"a\.mat: damaged or not a MATLAB file of plain arrays \("):
         files.read_mat(path, "n")
+
+
+def test_an_epoch_may_repeat_the_images_as_often_as_one_says():
+    assert datasets.load_dataset("digits-sub10").train_repeats == 10
+    dataset = datasets.load_dataset("digits-sub10", train_repeats=2)
+    assert dataset.counts()["train_repeats"] == 2
+    _, labels = dataset.train_batches(1000, seed=0)[0]
+    assert np.bincount(labels).tolist() == [20] * 10
+    assert datasets.load_dataset("digits", train_repeats=3).train_repeats == 3

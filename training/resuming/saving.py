@@ -186,6 +186,8 @@ class Snapshots(keras.callbacks.Callback):
         self.args = args
         self.watched = watched
         self.stop = stop
+        if args.snapshot is None:
+            self.stop.advice = "; nothing was saved, as there was no --snapshot"
         self.data = data
         self.steps_per_epoch = steps_per_epoch
         self.last_place: str | None = None
@@ -298,7 +300,6 @@ class Snapshots(keras.callbacks.Callback):
         path = self.args.snapshot
         self._saved_at = time.perf_counter()
         if path is None:
-            self.stop.advice = "; nothing was saved, as there was no --snapshot"
             return
         arrays = _arrays(_variables(self.model))
         arrays |= {f"metric.{i}": value for i, value in enumerate(metrics)}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import datasets
-from datasets.batches import cache
+from datasets.batches import cache, parallel
 from foreign_files import image_files
 from utils import UsageError, UserError
 
@@ -288,3 +288,29 @@ def test_users_without_a_directory(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr("os.path.expanduser", lambda path: path)
     assert cache.default_dir().parent == Path(tempfile.gettempdir())
+
+
+def test_auto_finds_what_an_earlier_run_left_on_disk(flowers, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    expected = all_images(load(flowers, "disk"))
+    with monkeypatch.context() as patch:
+        patch.setattr("foreign_files.image_files.load_rgb", None)
+        found = load(flowers, "auto")
+    assert found.cache == "disk"
+    assert "cache: disk, since the decoded images are in" in caplog.text
+    assert np.array_equal(all_images(found), expected)
+    # Not those of only one split, or of another size.
+    assert load(flowers, "auto", image_size=24).cache == "ram"
+    (flowers.parent / "cache" / min(cached_files(flowers))).unlink()
+    assert load(flowers, "auto").cache == "ram"
+
+
+def test_progress_without_a_terminal(monkeypatch, caplog):
+    caplog.set_level("INFO")
+    assert parallel.map_threads(abs, [-1, -2], "counting") == [1, 2]
+    assert not caplog.records  # short work says nothing
+    monkeypatch.setattr(parallel, "_BETWEEN_LINES", 0)
+    assert parallel.map_threads(abs, [-1, -2, -3], "counting") == [1, 2, 3]
+    assert [line[:24] for line in caplog.messages] == [
+        "counting: 1 of 3, about ", "counting: 2 of 3, about ",
+    ]  # fmt: skip
