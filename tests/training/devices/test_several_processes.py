@@ -64,7 +64,7 @@ def start(tmp_path_factory):
 
 def finish(group, status=0):
     """What each process has written, of output and of errors."""
-    ends = [process.communicate(timeout=240) for process in group]
+    ends = [process.communicate(timeout=600) for process in group]
     assert [process.returncode for process in group] == [status] * len(group), ends
     return ends
 
