@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from datasets.info import CACHE_MODES, DatasetInfo, DatasetSpec, Validation
 from datasets.sources import cars, cifar, cub, digits, flowers, folder, mit67
 from datasets.sources.class_lists import ClassList, read_class_list
-from datasets.sources.files import exists, expanded
+from datasets.sources.files import exists
 from utils import UsageError, UserError, nearest_names
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def load_dataset(
     return loading.load(
         spec,
         cache_mode=cache,
-        cache_dir=None if cache_dir is None else expanded(cache_dir),
+        cache_dir=None if cache_dir is None else Path(cache_dir),
         skip_bad_images=skip_bad_images,
         check_files=check_files,
         train_repeats=train_repeats,
@@ -245,7 +245,7 @@ def _check_root(info: DatasetInfo, data_root: str | os.PathLike | None) -> Path 
         expected += f" (from {info.download})"
     if data_root is None:
         raise UsageError(f"--data_root is missing: {info.name} needs {expected}")
-    root = expanded(data_root)
+    root = Path(data_root)
     if not os.path.isdir(root):
         what = "is a file" if exists(root) else "does not exist"
         raise UsageError(f"--data_root {root}: {what}; {info.name} needs {expected}")
@@ -263,7 +263,7 @@ def _check_root(info: DatasetInfo, data_root: str | os.PathLike | None) -> Path 
 
 def _listed_classes(path: str | os.PathLike) -> ClassList:
     try:
-        classes = read_class_list(expanded(path))
+        classes = read_class_list(path)
     except UserError as error:
         raise UsageError(f"--class_list {error}") from None
     if len(classes.lines) < 2:

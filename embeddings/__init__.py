@@ -188,8 +188,9 @@ def _checked(
         raise UserError(f"{path}: it does not have one class id for each row of its embedding")
     if not all(type(i) is int for i in class_ids) and not all(type(i) is str for i in class_ids):
         raise UserError(f"{path}: its class ids are neither all integers nor all strings")
-    if len(set(class_ids)) < len(class_ids):
-        raise UserError(f"{path}: a class id occurs twice")
+    seen = set()
+    if twice := [str(i)[:50] for i in class_ids if i in seen or seen.add(i)]:
+        raise UserError(f"{path}: {len(twice)} class ids occur twice: {', '.join(twice[:5])}")
     if not isinstance(class_names, list) or len(class_names) != len(class_ids):
         raise UserError(f"{path}: it does not have one class name for each class id")
     vectors = vectors.astype(np.float64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foreign_files import load_mat, read_text
@@ -30,13 +29,6 @@ def exists(path: str | os.PathLike) -> bool:
             "make the directory readable, or name another"
         ) from None
     return True
-
-
-def expanded(path: str | os.PathLike) -> Path:
-    """A path in which `~` is the user's directory, as shells leave it in `--data_root=~/images`."""
-    if os.fspath(path).startswith("~") and not os.path.exists(path):
-        return Path(os.path.expanduser(path))
-    return Path(path)
 
 
 def read_lines(path: str | os.PathLike) -> list[str]:

@@ -123,13 +123,6 @@ def test_names_need_no_loading():
     assert done.stdout.strip() == "[]"
 
 
-def test_the_users_directory_in_a_path(flowers, monkeypatch):
-    monkeypatch.setenv("HOME", str(flowers.parent))
-    (flowers.parent / "list.txt").write_text("1\n2\n")
-    spec = datasets.check_dataset("Flowers", "~/flowers", class_list="~/list.txt")
-    assert (spec.root, spec.num_classes) == (flowers, 2)
-
-
 def test_flowers_in_the_folder_that_torchvision_makes(flowers):
     flowers.rename(flowers.parent / "flowers-102")
     assert datasets.check_dataset("Flowers", flowers.parent).root.name == "flowers-102"

@@ -167,7 +167,7 @@ for _ in range(29):
         ({"embedding": VECTORS}, NO_EMBEDDING),
         ({"embedding": VECTORS, "ind2label": 5}, NO_EMBEDDING),
         ({"embedding": VECTORS, "ind2label": [1, 2]}, "one class id for each row"),
-        ({"embedding": VECTORS, "ind2label": [1, 2, 2]}, "a class id occurs twice"),
+        ({"embedding": VECTORS, "ind2label": [1, 2, 2]}, "1 class ids occur twice: 2"),
         ({"embedding": VECTORS, "ind2label": [1, 2, "3"]}, NO_EMBEDDING),
         ({"embedding": VECTORS, "ind2label": [1, 2, None]}, NO_EMBEDDING),
         ({"embedding": [[1.0]], "ind2label": [1]}, NO_EMBEDDING),

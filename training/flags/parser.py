@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import re
 import shlex
 import sys
@@ -11,6 +12,18 @@ from utils import UsageError, nearest_names
 
 _FILE_BYTES = 2**20
 _LARGEST = 1e18  # no number of a training is as large
+
+
+# A path of the user's directory, alone, behind `--flag=` or in `--embedding hierarchy:~/tree.txt`.
+_HOME = re.compile(r"((?:--\w+=)?(?:hierarchy:)?)(~(?:/.*)?)", re.DOTALL)
+
+
+def _with_home(argument: str) -> str:
+    """An argument with the user's directory for `~`, which shells leave in `--data_root=~/x`."""
+    match = _HOME.fullmatch(argument)
+    if not match or os.path.lexists(match[2]):
+        return argument
+    return match[1] + os.path.expanduser(match[2])
 
 
 class _HelpFormatter(argparse.HelpFormatter):
@@ -52,6 +65,7 @@ class Parser(argparse.ArgumentParser):
         for argument in given:
             is_file = argument.startswith("@")
             expanded += read_argument_file(argument[1:]) if is_file else [argument]
+        expanded = list(map(_with_home, expanded))
         # Before argparse looks, which would first miss a required flag that has another name here.
         flags = [flag for action in self._actions for flag in action.option_strings]
         for argument in expanded:

@@ -244,3 +244,15 @@ def test_help_and_errors_do_not_load_keras(script):
         assert "argparse" in imported
         assert not imported & {"keras", "tensorflow", "jax", "sklearn", "scipy", "matplotlib"}
         assert "Traceback" not in done.stderr
+
+
+def test_the_users_directory_in_a_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    args = arguments.training_parser().parse_args([
+        "--data_root=~/images", "--cache_dir", "~", "--embedding", "hierarchy:~/a b.txt",
+        "--log_dir=~other", "--class_list", "x~/y",
+    ])  # fmt: skip
+    assert args.data_root == f"{tmp_path}/images"
+    assert args.cache_dir == str(tmp_path)
+    assert args.embedding == f"hierarchy:{tmp_path}/a b.txt"
+    assert (args.log_dir, args.class_list) == ("~other", "x~/y")
