@@ -66,6 +66,14 @@ def test_every_page_is_linked_from_the_readme():
     assert [page.name for page in PAGES[1:] if page not in linked] == []
 
 
+@parametrize_pages()
+def test_files_of_the_code_are_where_the_page_says(page):
+    named = re.findall(r"`([\w/]+/[\w.]*)`", without_blocks(page.read_text()))
+    rooms = {path.name for path in ROOT.iterdir() if path.is_dir()}
+    files = {name for name in named if name.partition("/")[0] in rooms}
+    assert [name for name in files if not (ROOT / name).exists()] == []
+
+
 def test_the_readme_is_short():
     assert len(PAGES[0].read_text().splitlines()) <= 200
 
