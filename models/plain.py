@@ -1,8 +1,12 @@
 """Plain-11, the network `simple`: Barz & Denzler, https://arxiv.org/abs/1809.09924.
 
 9 convolutions and 2 dense layers, with batch normalisation after the activation. With 100 classes
-3,386,404 parameters, 3,381,796 of them trainable.
+3,386,404 parameters, 3,381,796 of them trainable. The layers have the names of the original, which
+counts the poolings: conv1, conv2, avg3, conv4, …, conv12, avg_pool, fc14, and bn1 to bn14 likewise.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 from keras import layers
 
@@ -32,14 +36,28 @@ def backbone(images, *, weight_decay: float):
     }
     x = images
     index = 0
-    for stage, channels in enumerate(_STAGES, start=1):
-        if stage > 1:
-            x = layers.AveragePooling2D(2, name=f"avg{stage - 1}")(x)
+    for stage, channels in enumerate(_STAGES):
+        if stage:
+            index += 1
+            x = layers.AveragePooling2D(2, name=f"avg{index}")(x)
         for filters in channels:
             index += 1
             x = layers.Conv2D(filters, 3, padding="same", name=f"conv{index}", **options)(x)
             x = BatchNormalization(name=f"bn{index}")(x)
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
-    index += 1
+    index += 2  # of this pooling, too
     x = layers.Dense(512, name=f"fc{index}", **options)(x)
     return BatchNormalization(name=f"bn{index}")(x)
+
+
+def current_names(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Weights by layer, renamed where the poolings are not counted, as in older files of ours."""
+    if "conv3" not in weights:
+        return dict(weights)
+    numbers = dict(enumerate((1, 2, 4, 5, 6, 8, 9, 10, 12, 14), start=1))
+    names = {
+        f"{kind}{old}": f"{kind}{new}"
+        for kind in ("conv", "bn", "fc")
+        for old, new in numbers.items()
+    }
+    return {names.get(name, name): arrays for name, arrays in weights.items()}

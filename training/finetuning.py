@@ -1,23 +1,28 @@
 """Fine-tuning: weights of another training by layer name, and the new layers trained first."""
 
 import contextlib
+import json
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import keras
 import numpy as np
 
+import models
 import sgdr
 from foreign_files import load_weights as read_weights
-from models import EmbeddingOutput
+from models import EmbeddingOutput, plain
 from training import fitting
 from training.data import Batches
 from training.learning import callbacks
 from training.learning.losses import compile_model
 from training.reporting import epochs
 from training.resuming import saving, snapshot_schema
-from utils import UserError
+from utils import UserError, printable
+
+# What stands on the features, and is of no use for other classes.
+_HEAD = frozenset({"embedding", "bn_prob", "prob"})
 
 
 @dataclass
@@ -28,17 +33,42 @@ class Matches:
         loaded: Taken over.
         skipped: Of another shape in the file.
         missing: Not in the file.
+        other_head: Of layers that belong to other classes or class embeddings in the file.
         new_layers: Names of the layers that keep their initial weights.
+        unused: Names of layers with weights in the file that the network has not.
+        names_classes: Whether the file says which classes it is of.
     """
 
     loaded: int = 0
     skipped: int = 0
     missing: int = 0
+    other_head: int = 0
     new_layers: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    names_classes: bool = False
+
+    def describe(self, path: str) -> str:
+        """What a user should know of it, in lines."""
+        lines = [
+            f"fine-tuning {path}: {self.loaded} tensors loaded, {self.skipped} skipped as their "
+            f"shapes differ, {self.missing} missing; new layers: "
+            f"{', '.join(self.new_layers) or 'none'}"
+        ]
+        if self.other_head:
+            lines.append("it is of other classes or class embeddings, so the head is new")
+        elif not self.names_classes and not _HEAD.intersection(self.new_layers):
+            lines.append("it does not name its classes; its head is taken over, as its shape fits")
+        if self.unused:
+            more = f" and {len(self.unused) - 10} more" if len(self.unused) > 10 else ""
+            lines.append(f"not used of it: {printable(', '.join(self.unused[:10]))}{more}")
+        return "\n".join(lines)
 
 
 def load_weights(model: keras.Model, path: str) -> Matches:
     """Loads weights by layer name; a layer whose shapes differ is left as it is.
+
+    So is the head if the file is known to be of other classes, by their names or their order, or
+    of other class embeddings: as many outputs are not the same outputs.
 
     Batch normalisation counts its steps anew where the file has no count (Keras 2), so that its
     averages are those of the new images from the first step on.
@@ -51,11 +81,23 @@ def load_weights(model: keras.Model, path: str) -> Matches:
     Raises:
         UserError: The file cannot be read or is hostile, or no layer of the network is in it.
     """
-    matches = Matches()
-    layers = read_weights(path)[0]
-    for layer in model.layers:
-        if layer.weights and not isinstance(layer, EmbeddingOutput):
+    layers, config = read_weights(path)
+    if model.name == "simple":
+        layers = plain.current_names(layers)
+    known = _class_names(config)
+    matches = Matches(names_classes=known is not None)
+    other_head = known not in (None, model.class_names) or _other_embeddings(model, layers, known)
+    own = [layer for layer in model.layers if layer.weights]
+    for layer in own:
+        if isinstance(layer, EmbeddingOutput):
+            continue
+        if other_head and layer.name in _HEAD and layer.name in layers:
+            matches.other_head += len(layer.weights)
+            matches.new_layers.append(layer.name)
+        else:
             _load_layer(layer, layers.get(layer.name), path, matches)
+    names = {"head", *(layer.name for layer in own)}
+    matches.unused = [name for name, arrays in layers.items() if arrays and name not in names]
     if not matches.loaded:
         names = ", ".join(sorted(layers)[:5]) or "none"
         raise UserError(
@@ -64,6 +106,25 @@ def load_weights(model: keras.Model, path: str) -> Matches:
             f"its layers are {names}, …"
         )
     return matches
+
+
+def _class_names(config: str | None) -> tuple[str, ...] | None:
+    """The names of the classes in the configuration of a `.keras` file."""
+    try:
+        return tuple(json.loads(config)["config"]["class_names"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _other_embeddings(model: models.ImageClassifier, layers: Mapping[str, list], known) -> bool:
+    """Whether a file is known to have other class embeddings than a network, or only one has any.
+
+    Files of Keras 2 name no classes and have no class embeddings; of which they are is not known.
+    """
+    own, [other] = model.class_embeddings, layers.get("head") or [None]
+    if own is None or other is None:
+        return own is not other and (known is not None or other is not None)
+    return own.shape != other.shape or not np.allclose(own, other, rtol=0, atol=1e-5)
 
 
 @contextlib.contextmanager
@@ -118,12 +179,7 @@ def train_new_layers(args: Namespace, model, batches: Batches, loaded, **options
     else:
         matches = load_weights(model, args.finetune)
         new_layers = matches.new_layers
-        print(
-            f"fine-tuning {args.finetune}: {matches.loaded} tensors loaded, {matches.skipped} "
-            f"skipped as their shapes differ, {matches.missing} missing; "
-            f"new layers: {', '.join(new_layers) or 'none'}",
-            flush=True,
-        )
+        print(matches.describe(args.finetune), flush=True)
     if not new_layers or not args.finetune_init:
         return 0.0
     show_bar = epochs.shows_bar(args)

@@ -230,7 +230,7 @@ def test_cifar_resnet_names_and_shapes(classifier):
 
 @pytest.mark.parametrize("classifier", ["simple"], indirect=True)
 def test_simple_shapes(classifier):
-    layers = ["bn2", "avg1", "bn5", "avg2", "bn8", "avg3", "bn9", "avg_pool", "bn10", "prob"]
+    layers = ["bn2", "avg3", "bn6", "avg7", "bn10", "avg11", "bn12", "avg_pool", "bn14", "prob"]
     assert output_shapes(classifier, layers, (33, 8)) == [
         (1, 33, 8, 64),
         (1, 16, 4, 64),
@@ -246,6 +246,10 @@ def test_simple_shapes(classifier):
     # The activation precedes batch normalisation.
     assert classifier.get_layer("conv1").activation is keras.activations.relu
     assert classifier.get_layer("bn1").input is classifier.get_layer("conv1").output
+    # Files of Keras 2 are read by these names.
+    kernels = [layer.name for layer in classifier.layers if hasattr(layer, "kernel")]
+    names = "conv1 conv2 conv4 conv5 conv6 conv8 conv9 conv10 conv12 fc14 prob"
+    assert kernels == names.split()
 
 
 def test_shortcuts_of_the_cifar_resnet():

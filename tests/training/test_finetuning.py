@@ -1,3 +1,4 @@
+import re
 import signal
 import sys
 from argparse import Namespace
@@ -72,7 +73,13 @@ def test_keras_2_files_are_read(model, tmp_path, group):
     layers = random_layers()
     write_keras_2(tmp_path / "w.h5", layers, group)
     matches = finetuning.load_weights(model, str(tmp_path / "w.h5"))
-    assert matches == finetuning.Matches(loaded=8, skipped=0, missing=0, new_layers=[])
+    assert matches == finetuning.Matches(loaded=8, unused=["other"])
+    assert matches.describe("w.h5").splitlines() == [
+        "fine-tuning w.h5: 8 tensors loaded, 0 skipped as their shapes differ, 0 missing; "
+        "new layers: none",
+        "it does not name its classes; its head is taken over, as its shape fits",
+        "not used of it: other",
+    ]
     for layer in "conv", "bn", "prob":
         for found, expected in zip(values(model, layer), layers[layer].values(), strict=True):
             np.testing.assert_array_equal(found, expected)
@@ -84,7 +91,9 @@ def test_other_shapes_are_skipped_and_absent_layers_missing(model, tmp_path):
     write_keras_2(tmp_path / "w.h5", layers)
     before = values(model, "prob")
     matches = finetuning.load_weights(model, str(tmp_path / "w.h5"))
-    assert matches == finetuning.Matches(loaded=2, skipped=2, missing=4, new_layers=["bn", "prob"])
+    assert matches == finetuning.Matches(
+        loaded=2, skipped=2, missing=4, new_layers=["bn", "prob"], unused=["other"]
+    )
     np.testing.assert_equal(values(model, "prob"), before)
 
 
@@ -105,10 +114,67 @@ def test_our_own_files_are_read(tmp_path, suffix):
     embeddings = target.class_embeddings
     matches = finetuning.load_weights(target, path)
     assert matches.new_layers == ["embedding", "prob"]
-    assert (matches.loaded, matches.skipped, matches.missing) == (6, 2, 2)
+    assert (matches.loaded, matches.missing) == (6, 2)
+    assert matches.skipped + matches.other_head == 2
     np.testing.assert_equal(values(target, "conv"), values(source, "conv"))
     assert target.get_layer("bn").step.numpy() == 5
     np.testing.assert_equal(target.class_embeddings, embeddings)
+
+
+def renamed(embedding, names, order=None):
+    """The same network for classes of other names, or with other class embeddings."""
+    model = small_model(Namespace(embedding=embedding, cls_weight=0.1 if embedding else 0.0))
+    model.class_names = tuple(names)
+    if order:
+        model.embedding_head.class_embeddings.assign(np.eye(10)[order])
+    return model
+
+
+@pytest.mark.parametrize("embedding", [None, "onehot"])
+def test_a_head_for_other_classes_is_not_taken_over(tmp_path, embedding):
+    """As many classes of other names, the same ones in another order, or other embeddings."""
+    digits = [str(i) for i in range(10)]
+    source = renamed(embedding, digits)
+    models.save_model(source, tmp_path / "m.keras")
+    head = ["embedding", "prob"] if embedding else ["prob"]
+
+    same = renamed(embedding, digits)
+    matches = finetuning.load_weights(same, str(tmp_path / "m.keras"))
+    assert (matches.other_head, matches.new_layers) == (0, [])
+    assert len(matches.describe("m.keras").splitlines()) == 1
+    np.testing.assert_equal(values(same, "prob"), values(source, "prob"))
+
+    others = [renamed(embedding, list("abcdefghij")), renamed(embedding, digits[::-1])]
+    if embedding:
+        others.append(renamed(embedding, digits, order=[*range(1, 10), 0]))
+    for other in others:
+        before = values(other, "prob")
+        matches = finetuning.load_weights(other, str(tmp_path / "m.keras"))
+        assert (matches.other_head, matches.new_layers) == (2 * len(head), head)
+        assert "other classes or class embeddings, so the head is new" in matches.describe("m")
+        np.testing.assert_equal(values(other, "prob"), before)
+        np.testing.assert_equal(values(other, "conv"), values(source, "conv"))
+
+
+def test_files_of_the_original_and_older_ones_of_simple_are_read(tmp_path):
+    network = models.build_model("simple", ["a", "b"])
+    own = [layer for layer in network.layers if layer.weights]
+    draw = np.random.default_rng(0)
+    numbers = [1, 2, 4, 5, 6, 8, 9, 10, 12, 14]
+    for old in (False, True):
+        layers = {}
+        for layer in own:
+            kind, number = re.fullmatch(r"([a-z]+)(\d*)", layer.name).groups()
+            name = f"{kind}{numbers.index(int(number)) + 1}" if old and number else layer.name
+            layers[name] = {
+                f"{name}/{i}:0": draw.uniform(0.1, 0.5, weight.shape).astype("float32")
+                for i, weight in enumerate(layer.weights)
+            }
+        write_keras_2(tmp_path / "w.h5", layers)
+        matches = finetuning.load_weights(network, str(tmp_path / "w.h5"))
+        assert (matches.new_layers, matches.unused) == ([], [])
+        for layer, arrays in zip(own, layers.values(), strict=True):
+            np.testing.assert_equal(values(network, layer.name), list(arrays.values()))
 
 
 def test_the_layer_names_of_resnet_50_are_those_of_keras_2(tmp_path):
@@ -133,7 +199,9 @@ def test_the_layer_names_of_resnet_50_are_those_of_keras_2(tmp_path):
             weights = [f"{layer}_1/{weight}:0" for weight in shapes]
             group.attrs["weight_names"] = [weight.encode() for weight in weights]
             for weight, shape in zip(weights, shapes.values(), strict=True):
-                group.create_dataset(weight, shape, "float32")  # zeros that take no space
+                # Zeros, of which most take no space; a file must hold a twentieth of its numbers.
+                held = {"data": np.zeros(shape, "float32")} if layer.startswith("res5a") else {}
+                group.create_dataset(weight, shape, "float32", **held)
 
         for name, (size, before, after) in channels.items():
             add(name, {"kernel": (size, size, before, after), "bias": (after,)})
