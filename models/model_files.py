@@ -42,7 +42,7 @@ _CLASSES = {
 }
 # What else a name can stand for in a layer's configuration.
 _NAMES = {
-    "activation": {"linear", "relu", "softmax"},
+    "activation": {"linear", "relu", "softmax", "tanh", "sigmoid", "elu", "gelu", "silu"},
     "dtype": {"float32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"},
 }
 # And where there must be a class of a certain module, or nothing.

@@ -324,7 +324,7 @@ def test_what_does_not_fit_the_run_is_refused(resume, change, message):
         resume(change)
 
 
-def test_no_snapshot_does_more_than_a_message(resume, snapshot):
+def test_no_snapshot_does_more_than_a_message(resume, snapshot, forked_reading):
     draw = random.Random(0)
     refused = 0
     for _ in range(300):

@@ -1,5 +1,6 @@
 import os
 import random
+import re
 
 import numpy as np
 import pytest
@@ -124,7 +125,7 @@ def test_a_full_disk_leaves_both_copies(path, monkeypatch):
     assert sorted(os.listdir(path.parent)) == ["s", "s.previous"]
 
 
-def test_no_mutation_does_more_than_a_message(path):
+def test_no_mutation_does_more_than_a_message(path, forked_reading):
     """Whatever happens to the bytes: the state is the one that was written, or it is refused."""
     content = path.read_bytes()
     draw = random.Random(0)
@@ -202,10 +203,10 @@ def test_what_no_training_stores_is_refused_for_the_copy_before(path, change, ca
     change(facts, arrays)
     write_unchecked(path, facts, arrays)
     assert_equal(snapshots.load(path).snapshot, make(1))
-    assert "no snapshot that this version can read" in caplog.text
+    assert re.search("no snapshot that this version can read|not an .npz of plain arr", caplog.text)
 
 
-def test_no_stored_value_does_more_than_a_message(path):
+def test_no_stored_value_does_more_than_a_message(path, forked_reading):
     """Mutated facts and arrays whose checksum is right."""
     draw = random.Random(0)
     refused = 0
