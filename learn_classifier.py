@@ -90,7 +90,8 @@ def train(args: Namespace, session: Session) -> None:
     print(report.describe_run(args, dataset, model, session.devices), flush=True)
 
     # ---------------------------------------------------------------- fit
-    schedule = sgdr.with_decay(sgdr.make_schedule(args), args.max_decay, args.epochs)
+    schedule = sgdr.make_schedule(args, batches.images_per_epoch)
+    schedule = sgdr.with_decay(schedule, args.max_decay, args.epochs)
     history = epochs.EpochReport(
         batches.images_per_epoch,
         args.epochs,

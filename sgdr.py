@@ -125,8 +125,18 @@ class Schedule:
     follows_loss: bool = False
 
 
-def make_schedule(args: Namespace) -> Schedule:
-    """The schedule that resolved arguments ask for: `lr_schedule` and those it has of its own."""
+def make_schedule(args: Namespace, images_per_epoch: int | None = None) -> Schedule:
+    """The schedule that resolved arguments ask for: `lr_schedule` and those it has of its own.
+
+    Args:
+        args: Resolved arguments.
+        images_per_epoch: With it the legs of CLR have as many steps as in the original, which
+            counts only the whole batches of an epoch.
+    """
+    leg = args.clr_step_len
+    if images_per_epoch:
+        steps = math.ceil(images_per_epoch / args.batch_size)
+        leg *= max(1, images_per_epoch // args.batch_size) / steps
     match args.lr_schedule:
         case "SGDR":
             return Schedule(
@@ -138,9 +148,7 @@ def make_schedule(args: Namespace) -> Schedule:
         case "CLR":
             return Schedule(
                 CLR_LEGS * args.clr_step_len,
-                lambda position: triangular_rate(
-                    position, args.clr_step_len, args.clr_min_lr, args.clr_max_lr
-                ),
+                lambda position: triangular_rate(position, leg, args.clr_min_lr, args.clr_max_lr),
                 within_epoch=True,
             )
         case "ResNet-Schedule":

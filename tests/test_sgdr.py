@@ -11,8 +11,8 @@ from utils import UsageError
 TABLE = Path(__file__).parents[2] / "shared" / "reference" / "sgdr_lr_0.5.csv"
 
 
-def schedule(flags: str) -> sgdr.Schedule:
-    return sgdr.make_schedule(arguments.training_parser().parse_args(flags.split()))
+def schedule(flags: str, images: int | None = None) -> sgdr.Schedule:
+    return sgdr.make_schedule(arguments.training_parser().parse_args(flags.split()), images)
 
 
 @pytest.mark.skipif(not TABLE.exists(), reason="the reference table is not here")
@@ -45,6 +45,19 @@ def test_a_rate_is_constant_within_an_epoch():
     wanted = schedule("")
     assert wanted.rate(7.0) == wanted.rate(7.99) != wanted.rate(8.0)
     assert not wanted.within_epoch
+
+
+@pytest.mark.parametrize(("images", "batch_size"), [(2040, 96), (200, 100), (30, 100)])
+def test_legs_of_clr_have_the_original_s_number_of_steps(images, batch_size):
+    """12 * (images // batch) steps, though an epoch has one more where a batch is not full."""
+    wanted = schedule(f"--lr_schedule CLR --batch_size {batch_size}", images)
+    leg = 12 * max(1, images // batch_size)
+    steps_per_epoch = -(-images // batch_size)
+    for step in range(0, 5 * leg):
+        cycle = math.floor(1 + step / (2 * leg))
+        rate = 1e-5 + (0.1 - 1e-5) * (1 - abs(step / leg - 2 * cycle + 1))
+        assert wanted.rate(step / steps_per_epoch) == pytest.approx(rate, rel=1e-6)
+    assert wanted.epochs == 240
 
 
 def test_steps():
