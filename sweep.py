@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from experiments import processes, space, sweep_plan
+from experiments import processes, slots, space, sweep_plan
 from training.flags import arguments
 from training.flags.parser import Parser, number
 from utils import UserError
@@ -154,8 +154,8 @@ def main(program: list[str] = PROGRAM) -> None:
 
 def run(args: argparse.Namespace, directory: Path, plan: sweep_plan.Plan, program: list[str]):
     """Runs what is missing of a sweep, shows it, and trains the final runs if asked for."""
-    slots = processes.divide(plan.jobs, plan.gpus_per_trial, processes.visible_gpus())
-    pool = processes.Pool(slots, program)
+    parts = slots.divide(plan.jobs, plan.gpus_per_trial, slots.visible_gpus())
+    pool = processes.Pool(parts, program)
 
     from experiments import finals, sweep_report
     from experiments.sweeping import Sweep

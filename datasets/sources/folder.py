@@ -73,17 +73,14 @@ def _layout(root: Path) -> _Layout:
         raise UsageError(f"--data_root {root}: {error.strerror}; make it readable") from None
     files = [entry.name for entry in entries if entry.name not in folders]
     lists = {name: Path(name).stem for name in files if Path(name).suffix.lower() in _LISTS}
-    # Tables beside folders often say other things than where the images are.
-    texts = {name: stem for name, stem in lists.items() if name.lower().endswith(".txt")}
-    layouts = []
-    for names in (texts, {name: name for name in folders}, lists):
-        layouts.append(_splits(root, names))
-        if layouts[-1].train and layouts[-1].test:
-            return layouts[-1]
+    layouts = [_splits(root, lists), _splits(root, {name: name for name in folders})]
+    for layout in layouts:
+        if layout.train and layout.test:
+            return layout
     # A folder called train beside others may well be a class of vehicles.
-    if not layouts[-1].test and any(_role(name) is None for name in folders):
+    if not layouts[0].test and any(_role(name) is None for name in folders):
         return _Layout(None, None)
-    return next((found for found in layouts if found.train or found.test), _Layout(None, None))
+    return next((layout for layout in layouts if layout.train or layout.test), _Layout(None, None))
 
 
 def _role(name: str) -> str | None:

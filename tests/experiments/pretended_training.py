@@ -21,6 +21,7 @@ parser.add_argument("--snapshot", type=Path)
 parser.add_argument("--sgdr_max_lr", type=float)
 parser.add_argument("--epochs", type=int, default=4)
 parser.add_argument("--seed", type=int, default=0)
+parser.add_argument("--validation_fraction")
 args, _ = parser.parse_known_args()
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
@@ -43,6 +44,7 @@ result = {
     "seed": args.seed,
     "final": {"acc": score + args.seed / 100, "average_acc": score},
     "test": {"n": 100},
-    "best": {"val_acc": score},
+    "best": {"val_acc": score + 0.001},
+    "selected_on": "validation" if args.validation_fraction else "test",
 }
 (args.log_dir / "result.json").write_text(json.dumps(result))

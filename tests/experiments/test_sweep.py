@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import sweep
-from experiments import processes, space, sweep_plan, sweep_report
+from experiments import processes, slots, space, sweep_plan, sweep_report
 from training.flags.arguments import training_parser
 from utils import UsageError, UserError
 
@@ -180,7 +180,7 @@ def test_bad_trials_are_ended_early(directory, monkeypatch):
         ([*RATES, "--select_on_test", *BASE], "--select_on_test: the command holds validation"),
         (BASE, "--tune: nothing to vary"),
         ([], "there is no sweep yet"),
-        (["--tune", "rate", "lin", "0", "1", *BASE], "unrecognized arguments: --rate"),
+        (["--tune", "rate", "lin", "0", "1", *BASE], "--rate: no such flag"),
         (["--tune", "batch_size", "int", "0", "8", *BASE], "--tune batch_size int 0 8: .*at least"),
         (
             ["--tune", "clipgrad", "log", "0", "1", *BASE],
@@ -244,24 +244,24 @@ def test_an_optimum_at_the_edge_is_pointed_out():
     ],
 )
 def test_gpus_are_divided(jobs, share, gpus, expected):
-    slots = processes.divide(jobs, share, gpus.split())
-    assert [slot.environment.get("CUDA_VISIBLE_DEVICES") for slot in slots] == expected
+    parts = slots.divide(jobs, share, gpus.split())
+    assert [slot.environment.get("CUDA_VISIBLE_DEVICES") for slot in parts] == expected
     shared = len(set(expected)) < len(expected)
-    assert all(("TF_FORCE_GPU_ALLOW_GROWTH" in slot.environment) == shared for slot in slots)
+    assert all(("TF_FORCE_GPU_ALLOW_GROWTH" in slot.environment) == shared for slot in parts)
 
 
 def test_too_many_gpus_are_refused():
     with pytest.raises(UsageError, match="2 jobs need 2 GPUs, but 1 are visible"):
-        processes.divide(2, 1, ["0"])
+        slots.divide(2, 1, ["0"])
 
 
 def test_cores_are_divided():
     cores = os.sched_getaffinity(0)
-    assert processes.divide(1, None, [])[0].cores is None
-    parts = [slot.cores for slot in processes.divide(len(cores), None, [])]
+    assert slots.divide(1, None, [])[0].cores is None
+    parts = [slot.cores for slot in slots.divide(len(cores), None, [])]
     if len(cores) > 1:
         assert sorted(core for part in parts for core in part) == sorted(cores)
-    assert len(processes.divide(len(cores) + 1, None, [])) == len(cores) + 1
+    assert len(slots.divide(len(cores) + 1, None, [])) == len(cores) + 1
 
 
 def test_the_best_settings_on_all_images_need_no_split():

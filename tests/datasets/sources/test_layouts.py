@@ -128,16 +128,6 @@ def test_lists_with_spaces(root, line):
     assert dataset.train.labels.tolist() == [1, 0]
 
 
-def test_tables_beside_folders_are_not_the_split(root):
-    write(root, "train/a/1.jpg", "train/b/2.jpg", "test/a/3.jpg", "test/b/4.jpg")
-    for name in ("train.csv", "test.csv"):
-        (root / name).write_text("id,breed,age\n1,a,3\n")
-    assert names(load(root).train) == ["1.jpg", "2.jpg"]
-    (root / "train.txt").write_text("train/a/1.jpg\ntest/b/4.jpg\n")
-    (root / "test.txt").write_text("train/b/2.jpg\ntest/a/3.jpg\n")
-    assert names(load(root).train) == ["1.jpg", "4.jpg"]
-
-
 def test_lists_with_the_label_first(root):
     write(root, "a/1.jpg", "b/2.jpg")
     (root / "test.txt").write_text("a/1.jpg\nb/2.jpg\n")
