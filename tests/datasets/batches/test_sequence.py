@@ -248,16 +248,12 @@ def test_looking_at_a_batch_before_training_costs_no_epoch(digits):
 def test_a_bad_image_is_named(flowers_64, workers):
     bad = Path(flowers_64.train.images[4])
     bad.write_bytes(bad.read_bytes()[:300])
-    batches = flowers_64.train_batches(2, seed=0, workers=workers)
     with pytest.raises(UserError, match=bad.name):
-        list(batches)
-    assert isinstance(batches.error, UserError)
-    assert bad.name in str(batches.error)
+        list(flowers_64.train_batches(2, seed=0, workers=workers))
 
 
 def test_a_bad_image_ends_a_training_and_can_be_told(flowers_64):
-    bad = Path(flowers_64.train.images[4])
-    bad.unlink()
+    (bad := Path(flowers_64.train.images[4])).unlink()
     model = keras.Sequential(
         [keras.Input((32, 32, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
     )
