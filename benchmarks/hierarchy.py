@@ -17,8 +17,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from embeddings import retrieval
 from embeddings.hierarchy import Hierarchy
-from embeddings.retrieval import retrieval_scores
 from embeddings.solvers import unitsphere
 
 
@@ -62,7 +62,7 @@ def retrieve(images: int, classes: int, dimensions: int) -> None:
     }
     labels = rng.integers(classes, size=images)
     features = rng.standard_normal((images, dimensions), np.float32)
-    retrieval_scores(features, labels, similarities)
+    retrieval.retrieve(features, labels, similarities)
 
 
 ROWS = {

@@ -6,23 +6,41 @@ arXiv 1809.09924; hierarchical precision from Deng, Berg and Fei-Fei, CVPR 2011.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from utils import UserError
 
 _KS = (1, 10, 50, 100, 250)
-_CUTOFF = 250
+RECALLS = np.linspace(0, 1, 101)
 _BLOCK_BYTES = 2**28  # of the about eight float32 matrices of queries × images alive at a time
 
 
-def retrieval_scores(
+@dataclass(frozen=True)
+class Retrieval:
+    """How well images are found.
+
+    Attributes:
+        scores: The scores by name.
+        hierarchical_precision: HP@k for k from 1, by the name of the class similarity.
+        precision: Mean precision at each recall of `RECALLS`: of a query the best precision at that
+            recall or a higher one.
+    """
+
+    scores: dict[str, float]
+    hierarchical_precision: dict[str, np.ndarray]
+    precision: np.ndarray
+
+
+def retrieve(
     features: np.ndarray,
     labels: np.ndarray,
     similarities: Mapping[str, np.ndarray],
     *,
     norm: bool = False,
-) -> dict[str, float]:
+    clip_ahp: int = 250,
+) -> Retrieval:
     """Mean average precision, and hierarchical precision by several class similarities.
 
     - `mAP`: mean over all queries of the average precision, where images of the query's class are
@@ -30,8 +48,9 @@ def retrieval_scores(
     - `HP@k (name)`: mean of the summed similarity of the first k images' classes to the query's,
       divided by the largest such sum that k images can have; k is limited to the images there are.
       Queries to which no other image has any similarity are left out.
-    - `mAHP@250 (name)`: area under the curve of HP@k from 1 to 250 by the trapezoidal rule, divided
-      by its width 249, so that a perfect ranking has 1. (The original divides by 250.)
+    - `mAHP@250 (name)`: area under the curve of HP@k from 1 to 250 (`clip_ahp`) by the trapezoidal
+      rule, divided by its width 249, so that a perfect ranking has 1. (The original divides by
+      250.)
 
     Images at the same distance are ranked in their own order.
 
@@ -40,9 +59,7 @@ def retrieval_scores(
         labels: Index of each image's class, `(images,)`.
         similarities: Class similarities in [0, 1], 1 on the diagonal, each `(classes, classes)`.
         norm: Rank by cosine similarity instead of Euclidean distance.
-
-    Returns:
-        The scores by name.
+        clip_ahp: Up to which k the curve of HP@k counts for mAHP.
 
     Raises:
         UserError: There are fewer than two images, or features are not finite.
@@ -63,12 +80,12 @@ def retrieval_scores(
         raise UserError("the features are too large for float32 distances; scale them, or --norm")
 
     others = len(features) - 1
-    cutoff = min(_CUTOFF, others)
+    cutoff = min(max(clip_ahp, *_KS), others)
     ranks = np.arange(1.0, others + 1)
     best = {
         name: _best_sums(similarity, labels, cutoff) for name, similarity in similarities.items()
     }
-    precision_sum, queries = 0.0, 0
+    precision_sum, queries, by_recall = 0.0, 0, np.zeros(len(RECALLS))
     curves = {name: np.zeros(cutoff) for name in similarities}
     judged = dict.fromkeys(similarities, 0)
     rows = max(1, _BLOCK_BYTES // (8 * 4 * len(features)))
@@ -90,6 +107,8 @@ def retrieval_scores(
         )
         precision_sum += float((summed[total > 0] / total[total > 0]).sum())
         queries += int((total > 0).sum())
+        for row in relevant[total > 0]:
+            by_recall += _interpolated_precision(np.flatnonzero(row) + 1)
         for name, similarity in similarities.items():
             possible = best[name][own]
             known = possible[:, 0] > 0
@@ -97,13 +116,23 @@ def retrieval_scores(
             curves[name] += (np.cumsum(gains, axis=1) / possible[known]).sum(axis=0)
             judged[name] += int(known.sum())
 
-    result = {"mAP": precision_sum / queries if queries else 0.0}
+    scores = {"mAP": precision_sum / max(queries, 1)}
     for name, curve in curves.items():
         curve /= max(judged[name], 1)
-        result |= {f"HP@{k} ({name})": float(curve[min(k, cutoff) - 1]) for k in _KS}
-        area = np.trapezoid(curve) / (cutoff - 1) if cutoff > 1 else curve[0]
-        result[f"mAHP@{_CUTOFF} ({name})"] = float(area)
-    return result
+        scores |= {f"HP@{k} ({name})": float(curve[min(k, cutoff) - 1]) for k in _KS}
+        counted = curve[:clip_ahp]
+        area = np.trapezoid(counted) / (len(counted) - 1) if len(counted) > 1 else counted[0]
+        scores[f"mAHP@{clip_ahp} ({name})"] = float(area)
+    return Retrieval(scores, curves, by_recall / max(queries, 1))
+
+
+def _interpolated_precision(found: np.ndarray) -> np.ndarray:
+    """A query's precision at each of `RECALLS`, from the ranks of its relevant images, from 1."""
+    precision = np.arange(1, len(found) + 1) / found
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    # 1e-9, as 0.07 times 100 is a little more than 7.
+    needed = np.ceil(RECALLS * len(found) - 1e-9).astype(int)
+    return best[np.maximum(needed, 1) - 1]
 
 
 def _best_sums(similarity: np.ndarray, labels: np.ndarray, cutoff: int) -> np.ndarray:

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,35 @@ def test_prints_the_scores(run, tmp_path):
         for name in ("LCS height", "WUP")
         for score in ("HP@1", "HP@10", "HP@50", "HP@100", "HP@250", "mAHP@250")
     }
+
+
+def test_several_dumps_side_by_side(run, tmp_path):
+    """Ranked lists of class 2 find the twin first, or last of four; class 4 the twin second."""
+    dump(tmp_path / "f.npz")
+    features = np.array([[0, 1], [99, 0], [8, 0], [9, 0], [10, 0]], np.float32)
+    dump(tmp_path / "g.npz", features=features)
+    flags = ["--hierarchy", "tree.txt", "--features", "f.npz", "--features", "g.npz"]
+    flags += ["--label", "good", "--label", "worse", "--clip_ahp", "3"]
+    done = run(*flags, "--csv", "p.csv", "--plot", "p.svg")
+    assert done.returncode == 0, done.stderr
+    header, *lines = done.stdout.splitlines()
+    assert header.split() == ["good", "worse"]
+    table = {
+        name: values.split() for name, values in (re.split(r"  +", s, maxsplit=1) for s in lines)
+    }
+    assert table["mAP"] == ["0.7500", f"{(1 / 4 + 1 / 4 + 1 / 2 + 1 / 2) / 4:.4f}"]
+    rows = [line.split(",") for line in (tmp_path / "p.csv").read_text().splitlines()]
+    assert rows[0][:3] == ["k", "good (LCS height)", "good (WUP)"]
+    assert [row[0] for row in rows[1:]] == ["1", "2", "3", "4"]
+    curve = [float(row[1]) for row in rows[1:]]
+    assert curve[0] == pytest.approx(0.8)
+    # The trapezoidal rule, over k from 1 to 3.
+    area = (curve[0] / 2 + curve[1] + curve[2] / 2) / 2
+    assert table["mAHP@3 (LCS height)"][0] == f"{area:.4f}"
+    assert (tmp_path / "p.svg").read_text().rstrip().endswith("</svg>")
+    done = run(*flags, "--label", "third")
+    assert done.returncode == 2
+    assert "--label: there are 3 for 2 times --features" in done.stderr
 
 
 def test_string_ids_and_child_parent_lines(run, tmp_path):

@@ -51,17 +51,32 @@ def direct_scores(features, labels, similarities, norm):
 def test_matches_the_definitions_and_scikit_learn(images, norm, monkeypatch):
     features, labels = sample(images)
     monkeypatch.setattr(retrieval, "_BLOCK_BYTES", 8 * 4 * images * 7)  # blocks of 7 queries
-    result = retrieval.retrieval_scores(features, labels, SIMILARITIES, norm=norm)
+    result = retrieval.retrieve(features, labels, SIMILARITIES, norm=norm).scores
     expected = direct_scores(features, labels, SIMILARITIES, norm)
     assert result.keys() == expected.keys()
     assert result == pytest.approx(expected, abs=1e-6)
 
 
+def test_precision_by_recall():
+    """Of each query the best precision at that recall or a higher one, as the definition reads."""
+    features, labels = sample(40)
+    expected = []
+    for query in range(len(features)):
+        distances = np.linalg.norm(features - features[query], axis=1)
+        others = [i for i in np.argsort(distances, kind="stable") if i != query]
+        hits = np.cumsum(labels[others] == labels[query])
+        precision, recall = hits / np.arange(1, len(others) + 1), hits / hits[-1]
+        levels = np.arange(101) / 100
+        expected.append([precision[recall >= level - 1e-12].max() for level in levels])
+    result = retrieval.retrieve(features, labels, SIMILARITIES).precision
+    np.testing.assert_allclose(result, np.mean(expected, axis=0), rtol=1e-9)
+
+
 def test_one_block_gives_what_many_give(monkeypatch):
     features, labels = sample(100)
-    whole = retrieval.retrieval_scores(features, labels, SIMILARITIES)
+    whole = retrieval.retrieve(features, labels, SIMILARITIES).scores
     monkeypatch.setattr(retrieval, "_BLOCK_BYTES", 1)
-    assert retrieval.retrieval_scores(features, labels, SIMILARITIES) == pytest.approx(whole)
+    assert retrieval.retrieve(features, labels, SIMILARITIES).scores == pytest.approx(whole)
 
 
 def test_a_perfect_ranking_scores_one():
@@ -69,30 +84,30 @@ def test_a_perfect_ranking_scores_one():
     place = np.array([0.0, 1.0, 10.0, 11.0])
     labels = np.repeat(np.arange(4), 80)
     features = place[labels][:, None]
-    result = retrieval.retrieval_scores(features, labels, SIMILARITIES)
+    result = retrieval.retrieve(features, labels, SIMILARITIES).scores
     assert result == pytest.approx(dict.fromkeys(result, 1.0))
 
 
 def test_the_only_image_of_a_class_does_not_count_for_map():
     features = np.array([[0.0], [0.1], [5.0]])
-    result = retrieval.retrieval_scores(features, np.array([0, 0, 3]), SIMILARITIES)
+    result = retrieval.retrieve(features, np.array([0, 0, 3]), SIMILARITIES).scores
     assert result["mAP"] == 1
     assert result["HP@1 (LCS height)"] == 1  # nothing is similar to class 3, so it is left out
-    none = retrieval.retrieval_scores(features, np.array([0, 1, 3]), SIMILARITIES)
+    none = retrieval.retrieve(features, np.array([0, 1, 3]), SIMILARITIES).scores
     assert none["mAP"] == 0
 
 
 def test_a_zero_feature_vector_does_not_break_the_cosine():
     features, labels = sample(20)
     features[3] = 0
-    result = retrieval.retrieval_scores(features, labels, SIMILARITIES, norm=True)
+    result = retrieval.retrieve(features, labels, SIMILARITIES, norm=True).scores
     assert all(0 <= value <= 1 for value in result.values())
 
 
 def test_unusable_features_are_refused():
     features, labels = sample(20)
     with pytest.raises(UserError, match="at least two images"):
-        retrieval.retrieval_scores(features[:1], labels[:1], SIMILARITIES)
+        retrieval.retrieve(features[:1], labels[:1], SIMILARITIES)
     features[5, 2] = np.nan
     with pytest.raises(UserError, match="not finite"):
-        retrieval.retrieval_scores(features, labels, SIMILARITIES)
+        retrieval.retrieve(features, labels, SIMILARITIES)
