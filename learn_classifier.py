@@ -118,20 +118,25 @@ def train(args: Namespace, session: Session) -> None:
     print(report.final_lines(result, best, report.selected_on(args)))
 
     # ---------------------------------------------------------------- dump
-    if args.model_dump:
-        models.save_model(model, args.model_dump)
-    if args.weight_dump:
-        models.save_weights(model, args.weight_dump)
-    if args.feature_dump:
-        report.write_features(args.feature_dump, result, dataset)
-    if args.log_dir:
-        report.write_predictions(
-            f"{args.log_dir}/predictions.csv",
-            dataset.image_names(dataset.test),
-            result,
-            dataset.class_names,
-        )
-        report.write_result(args, model, dataset, result, best, progress.seconds, session.devices)
+    with report.all_written() as written:
+        if args.model_dump:
+            with written("--model_dump"):
+                models.save_model(model, args.model_dump)
+        if args.weight_dump:
+            with written("--weight_dump"):
+                models.save_weights(model, args.weight_dump)
+        if args.feature_dump:
+            with written("--feature_dump"):
+                report.write_features(args.feature_dump, result, dataset)
+        if args.log_dir:
+            with written("--log_dir"):
+                names = dataset.image_names(dataset.test)
+                path = f"{args.log_dir}/predictions.csv"
+                report.write_predictions(path, names, result, dataset.class_names)
+            with written("--log_dir"):
+                report.write_result(
+                    args, model, dataset, result, best, progress.seconds, session.devices
+                )
 
 
 def main() -> int | None:

@@ -1,5 +1,6 @@
 """What a run leaves behind: result.json, the feature dump, and the facts both state."""
 
+import contextlib
 import csv
 import datetime
 import json
@@ -9,7 +10,8 @@ import shlex
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from datasets.batches.parallel import num_cores
 from training.devices.distribution import Distribution
 from training.reporting.evaluation import Evaluation
 from training.reporting.flags import keeps_something
-from utils import atomic_path
+from utils import UserError, atomic_path
 
 NOTHING_KEPT = (
     "nothing of this run will be kept: --output DIR keeps its log, its model and a snapshot to "
@@ -104,6 +106,30 @@ def table(rows: list[dict[str, Any]]) -> str:
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+@contextlib.contextmanager
+def all_written() -> Iterator[Callable[[str], AbstractContextManager[None]]]:
+    """Within it a file that cannot be written, as on a full disk, keeps no other from being so.
+
+    Yields:
+        A context for the writing of each file, which takes the flag that asks for it.
+
+    Raises:
+        UserError: At the end, if there was such a file.
+    """
+    failures = []
+
+    @contextlib.contextmanager
+    def written(flag: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            failures.append(f"{flag} {error.filename}: {error.strerror or error}")
+
+    yield written
+    if failures:
+        raise UserError(f"{'; '.join(failures)}: not written; all else that was asked for is")
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:

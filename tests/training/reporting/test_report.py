@@ -8,6 +8,7 @@ import pytest
 
 from training.reporting import report
 from training.reporting.evaluation import Evaluation, wilson_interval
+from utils import UserError
 
 
 @pytest.mark.parametrize(("hits", "images"), [(0, 20), (7, 10), (558, 797), (50, 50)])
@@ -32,3 +33,15 @@ def test_predictions_have_the_best_five_classes(tmp_path):
         *("line\nbreak", "0.150000", "a", "0.100000"),
     ]
     assert rows[1]["predicted"] == rows[1]["true"] == "a"
+
+
+def test_what_cannot_be_written_keeps_nothing_else_from_being_so(tmp_path):
+    def write_all():
+        with report.all_written() as written:
+            for flag, name in (("--first", "none/a"), ("--second", "b"), ("--third", "none/c")):
+                with written(flag):
+                    (tmp_path / name).write_text("x")
+
+    with pytest.raises(UserError, match=r"--first .*none/a: No such file .*; --third .*none/c: No"):
+        write_all()
+    assert (tmp_path / "b").read_text() == "x"
