@@ -39,6 +39,12 @@ GROUPS = (
                 help="images at a time",
             ),
             Flag("--json", metavar="FILE.json", help="also write the scores to this file"),
+            Flag(
+                "--predictions",
+                metavar="FILE.csv",
+                help="also write a row for each image: path, true class, and the best five with "
+                "their scores; of several models those of their ensemble",
+            ),
             reporting.TOP_K,
         ),
     ),
@@ -68,6 +74,7 @@ def parse_arguments() -> argparse.Namespace:
     devices.backend()
     data.check_data_arguments(args)
     paths.check_output_file("--json", args.json, ".json")
+    paths.check_output_file("--predictions", args.predictions, ".csv")
     if args.hierarchy:
         paths.check_input_file("--hierarchy", args.hierarchy)
     return args
@@ -130,7 +137,7 @@ def main() -> None:
     hierarchy = None
     if args.hierarchy:
         hierarchy = read_hierarchy(args.hierarchy, is_a=args.is_a, str_ids=args.str_ids)
-    rows = []
+    rows, members = [], []
     for path in args.model:
         model = evaluation.load_model(path)
         dataset, labels = load_test_set(args, path, model)
@@ -152,10 +159,25 @@ def main() -> None:
                 hierarchy.height,
                 probabilities="prob" in model.output_names,
             )
-        rows.append({"model": path, "image_size": dataset.image_size, **scores})
+        rows.append(
+            {"model": path, "image_size": dataset.image_size, **scores, **result.uncertainty()}
+        )
+        members.append(evaluation.Member(model, dataset.image_names(dataset.test), result))
         del model
         keras.backend.clear_session(free_memory=True)
+    together = members[0] if len(members) == 1 else evaluation.ensemble(members, args.top_k_acc)
+    if len(members) > 1 and together:
+        result = together.result
+        rows.append({"model": "ensemble", **result.scores, **result.uncertainty()})
     print(report.table(rows))
+    if args.predictions:
+        if together is None:
+            raise UserError(
+                f"--predictions {args.predictions}: not written, as these models make no ensemble"
+            )
+        report.write_predictions(
+            args.predictions, together.images, together.result, together.class_names
+        )
     if args.json:
         report.write_json(args.json, {"dataset": args.dataset, "models": rows})
 

@@ -77,9 +77,10 @@ def train(args: Namespace, session: Session) -> None:
         session: What the training runs in: devices, processes, signals and a snapshot.
     """
     import models
-    from training import phases
+    from training import fitting, phases
     from training.learning import callbacks
     from training.reporting import epochs, evaluation, report
+    from training.reporting.progress import progress_line
 
     # ---------------------------------------------------------------- data
     dataset = data.load_dataset(args)
@@ -92,28 +93,31 @@ def train(args: Namespace, session: Session) -> None:
     # ---------------------------------------------------------------- fit
     schedule = sgdr.make_schedule(args, batches.images_per_epoch)
     schedule = sgdr.with_decay(schedule, args.max_decay, args.epochs)
-    history = epochs.EpochReport(
-        batches.images_per_epoch,
-        args.epochs,
-        args.log_dir,
-        print_line=not epochs.shows_bar(args),
+    print(schedule.describe(args.epochs), flush=True)
+    validation = fitting.Validation(
+        batches.validation,
+        (dataset.validation or dataset.test).labels,
+        top_k=args.top_k_acc,
+        every=args.val_every,
+        also_after=[*schedule.cycle_ends(args.epochs), args.epochs],
     )
+    history = epochs.EpochReport(batches.images_per_epoch, args.epochs, args.log_dir)
     watched = [
         *callbacks.learning_rate(schedule, len(batches.train), args),
         callbacks.StopOnDivergence(),
+        *progress_line(args, args.epochs, len(batches.train)),
         history,
     ]
     with batches.reading_errors(lambda: session.stop.advice):
-        progress = phases.train(args, model, dataset, batches, watched, session)
+        progress = phases.train(args, model, dataset, batches, validation, watched, session)
 
         # ------------------------------------------------------------ evaluate
-        result = evaluation.evaluate(
-            model,
-            batches.test,
-            dataset.test.labels,
-            top_k=args.top_k_acc,
-            features=session.agreed(bool(args.feature_dump)),
-        )
+        features = session.agreed(bool(args.feature_dump))
+        result = validation.last
+        if dataset.validation or features or validation.last_epoch != args.epochs:
+            result = evaluation.evaluate(
+                model, batches.test, dataset.test.labels, top_k=args.top_k_acc, features=features
+            )
     best = history.best_epoch(accuracy_name(args))
     print(report.final_lines(result, best, report.selected_on(args)))
 

@@ -46,6 +46,15 @@ def sgdr_epochs(base_len: int = 12, mul: int = 2, cycles: int = SGDR_CYCLES) -> 
     return sum(base_len * mul**cycle for cycle in range(cycles))
 
 
+def sgdr_cycle_ends(epochs: int, base_len: int = 12, mul: int = 2) -> list[int]:
+    """After how many epochs a cycle is complete, up to `epochs`: 12, 36, 84, 180, 372, …"""
+    ends, length = [], base_len
+    while (end := sum(ends[-1:]) + length) <= epochs:
+        ends.append(end)
+        length *= mul
+    return ends
+
+
 def resnet_rate(epoch: int) -> float:
     """The CIFAR schedule of He et al., 164 epochs with one epoch of warm-up."""
     if epoch < 1:
@@ -117,12 +126,33 @@ class Schedule:
             within an epoch.
         within_epoch: Whether the rate changes from step to step, not only between epochs.
         follows_loss: Whether the rate also falls when the validation loss stagnates.
+        cycle_ends: After how many epochs a cycle of warm restarts is complete, up to a number of
+            epochs; none for a schedule without them.
     """
 
     epochs: int
     rate: Callable[[float], float]
     within_epoch: bool = False
     follows_loss: bool = False
+    cycle_ends: Callable[[int], list[int]] = lambda epochs: []
+
+    def describe(self, epochs: int) -> str:
+        """How long a training is, and whether it ends with a cycle.
+
+        Args:
+            epochs: Epochs of the whole training.
+        """
+        ends = self.cycle_ends(max(epochs, self.epochs))
+        if not ends:
+            return f"{epochs} epochs"
+        within = [str(end) for end in ends if end <= epochs]
+        if str(epochs) in within:
+            return f"{epochs} epochs; cycles of the learning rate end after {', '.join(within)}"
+        fitting = ", ".join(map(str, ends[:5])) + ", …"
+        return (
+            f"{epochs} epochs; they end within a cycle of the learning rate, before it is at its "
+            f"lowest (--epochs {fitting} would end one)"
+        )
 
 
 def make_schedule(args: Namespace, images_per_epoch: int | None = None) -> Schedule:
@@ -143,6 +173,9 @@ def make_schedule(args: Namespace, images_per_epoch: int | None = None) -> Sched
                 sgdr_epochs(args.sgdr_base_len, args.sgdr_mul),
                 lambda position: sgdr_rate(
                     int(position), args.sgdr_max_lr, args.sgdr_base_len, args.sgdr_mul
+                ),
+                cycle_ends=lambda epochs: sgdr_cycle_ends(
+                    epochs, args.sgdr_base_len, args.sgdr_mul
                 ),
             )
         case "CLR":

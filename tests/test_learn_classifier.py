@@ -130,6 +130,8 @@ def test_evaluation_equals_what_training_printed(cosine, combined, tmp_path):
         "evaluate_classifier.py", *models, "--top_k_acc", 2, 3, "--json", tmp_path / "scores.json"
     )
     rows = json.loads((tmp_path / "scores.json").read_text())["models"]
+    # Similarities and probabilities have no mean.
+    assert "no ensemble: the models have different kinds of scores" in done.stderr
     for (out, _), row in zip((cosine, combined), rows, strict=True):
         trained = json.loads((out / "log" / "result.json").read_text())["final"]
         assert {name: row[name] for name in trained} == pytest.approx(trained, rel=1e-5)

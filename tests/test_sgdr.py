@@ -108,3 +108,23 @@ def test_decay_ends_at_the_given_factor():
     # 1/t: the reciprocal is linear in time.
     assert 1 / decayed.rate(10) == pytest.approx((1 / 0.4 + 1 / 0.04) / 2)
     assert sgdr.with_decay(plain, 0.0, epochs=20) is plain
+
+
+def test_cycle_ends():
+    assert sgdr.sgdr_cycle_ends(372) == [12, 36, 84, 180, 372]
+    assert sgdr.sgdr_cycle_ends(35) == [12]
+    assert sgdr.sgdr_cycle_ends(11) == []
+    assert sgdr.sgdr_cycle_ends(7, base_len=3, mul=1) == [3, 6]
+
+
+def test_a_schedule_says_how_it_ends():
+    def describe(epochs, flags=""):
+        args = arguments.training_parser().parse_args(flags.split())
+        return sgdr.make_schedule(args).describe(epochs)
+
+    assert describe(36) == "36 epochs; cycles of the learning rate end after 12, 36"
+    assert describe(3) == (
+        "3 epochs; they end within a cycle of the learning rate, before it is at its lowest "
+        "(--epochs 12, 36, 84, 180, 372, … would end one)"
+    )
+    assert describe(164, "--lr_schedule ResNet-Schedule") == "164 epochs"

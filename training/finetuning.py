@@ -18,6 +18,7 @@ from training.data import Batches
 from training.learning import callbacks
 from training.learning.losses import compile_model
 from training.reporting import epochs
+from training.reporting.progress import progress_line
 from training.resuming import saving, snapshot_schema
 from utils import UserError, printable
 
@@ -161,13 +162,16 @@ def _load_layer(layer, arrays: list[np.ndarray] | None, path: str, matches: Matc
     matches.loaded += len(layer.weights)
 
 
-def train_new_layers(args: Namespace, model, batches: Batches, loaded, **options) -> float:
+def train_new_layers(
+    args: Namespace, model, batches: Batches, validation: fitting.Validation, loaded, **options
+) -> float:
     """The first part of fine-tuning: what has no weights yet is trained alone.
 
     Args:
         args: Resolved arguments.
         model: The network, with new weights.
-        batches: Of the training and of the validation images.
+        batches: Of the training images.
+        validation: What the epochs are judged by.
         loaded: The snapshot of this part that is continued, or `None`.
         **options: For `saving.Snapshots`.
 
@@ -182,17 +186,17 @@ def train_new_layers(args: Namespace, model, batches: Batches, loaded, **options
         print(matches.describe(args.finetune), flush=True)
     if not new_layers or not args.finetune_init:
         return 0.0
-    show_bar = epochs.shows_bar(args)
     history = epochs.EpochReport(
-        batches.images_per_epoch,
-        args.finetune_init,
-        None,
-        print_line=not show_bar,
-        title="New layers",
+        batches.images_per_epoch, args.finetune_init, None, title="New layers"
     )
     schedule = sgdr.Schedule(args.finetune_init, lambda position: args.sgd_lr)
     steps = len(batches.train)
-    watched = [callbacks.LearningRate(schedule, steps), callbacks.StopOnDivergence(), history]
+    watched = [
+        callbacks.LearningRate(schedule, steps),
+        callbacks.StopOnDivergence(),
+        *progress_line(args, args.finetune_init, steps, title="New layers"),
+        history,
+    ]
     with only_trainable(model, new_layers):
         compile_model(args, model)
         progress = saving.Snapshots(
@@ -209,10 +213,9 @@ def train_new_layers(args: Namespace, model, batches: Batches, loaded, **options
         fitting.fit(
             model,
             batches.train,
-            batches.validation,
+            validation,
             epochs=args.finetune_init,
             progress=progress,
-            verbose=int(show_bar),
         )
     compile_model(args, model)
     return progress.seconds

@@ -1,24 +1,94 @@
 """Fitting a model: `model.fit` that begins where a snapshot is, and explains what stopped it."""
 
 from argparse import Namespace
+from collections.abc import Collection, Sequence
 
 import keras
+import numpy as np
 from keras import ops
 
 from training.learning import callbacks
+from training.reporting import evaluation
 from training.resuming.saving import Snapshots
 from utils import UserError
+
+
+class Validation:
+    """What epochs are judged by, and which ones.
+
+    It is the evaluation that a run ends with, and not Keras' own: losses are means over images,
+    one function of the network serves both, and the last epoch is not evaluated twice.
+
+    Args:
+        batches: The images as a `PyDataset`.
+        labels: Their class indices in that order, `(images,)`.
+        top_k: Further accuracies among the k best.
+        every: Evaluate after so many epochs.
+        also_after: And after these numbers of epochs.
+
+    Attributes:
+        last: The newest evaluation, `None` before the first.
+        last_epoch: After how many epochs that was.
+    """
+
+    def __init__(
+        self,
+        batches,
+        labels: np.ndarray,
+        *,
+        top_k: Sequence[int] = (),
+        every: int = 1,
+        also_after: Collection[int] = (),
+    ):
+        self.batches = batches
+        self.last: evaluation.Evaluation | None = None
+        self.last_epoch: int | None = None
+        self._labels = labels
+        self._top_k = top_k
+        self._every = every
+        self._also_after = also_after
+
+    def is_due(self, epochs_done: int) -> bool:
+        """Whether to evaluate after so many epochs."""
+        return epochs_done % self._every == 0 or epochs_done in self._also_after
+
+    def evaluate(self, model, epochs_done: int, hooks: keras.callbacks.Callback) -> dict:
+        """The scores of a model, by the names that logs have for them.
+
+        Args:
+            model: As it is after the epoch.
+            epochs_done: Complete epochs.
+            hooks: Its `on_predict_batch_begin` is called before each batch.
+        """
+        self.last = evaluation.evaluate(
+            model, self.batches, self._labels, top_k=self._top_k, hooks=[hooks]
+        )
+        self.last_epoch = epochs_done
+        return {f"val_{name}": value for name, value in self.last.scores.items()}
+
+
+class _Hooks(keras.callbacks.Callback):
+    """Lets callbacks take part in an evaluation."""
+
+    def __init__(self, together: keras.callbacks.CallbackList):
+        super().__init__()
+        self._together = together
+
+    def on_predict_batch_begin(self, batch, logs=None):
+        self._together.on_test_batch_begin(batch)
 
 
 class _Callbacks(keras.callbacks.CallbackList):
     """Callbacks that see the steps of an epoch counted from its start, not from a resumption.
 
     They also tell the batches which epoch begins: Keras looks at the first batches before it,
-    with or without an epoch's begin and end around that, by backend and strategy.
+    with or without an epoch's begin and end around that, by backend and strategy. And they
+    evaluate an epoch at its end, before the others see it.
     """
 
     first_step = 0
     batches = None
+    validation: Validation | None = None
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.batches is not None:
@@ -31,25 +101,32 @@ class _Callbacks(keras.callbacks.CallbackList):
     def on_train_batch_end(self, batch, logs=None):
         super().on_train_batch_end(batch + self.first_step, logs)
 
+    def on_epoch_end(self, epoch, logs=None):
+        # Some scores are this project's own, as Keras' names and averages of them are others.
+        logs = dict(logs or {})
+        if self.validation and self.validation.is_due(epoch + 1):
+            super().on_test_begin()
+            model = self.callbacks[-1].model  # which puts JAX's variables in order
+            logs |= self.validation.evaluate(model, epoch + 1, _Hooks(self))
+        super().on_epoch_end(epoch, logs)
+
 
 def fit(
     model: keras.Model,
     train_batches,
-    test_batches,
+    validation: Validation,
     *,
     epochs: int,
     progress: Snapshots,
-    verbose: int = 0,
 ) -> None:
     """`model.fit` that begins where a snapshot is, also within an epoch.
 
     Args:
         model: A compiled model, in the snapshot's state (`restore`).
         train_batches: A `BatchSequence`.
-        test_batches: The batches to evaluate on after every epoch.
+        validation: What the epochs are judged by.
         epochs: Epochs of the whole training.
         progress: The callback that knows where to begin, and the others.
-        verbose: As in `model.fit`.
 
     Raises:
         UserError: The loss is no longer finite, or the device's memory is too small.
@@ -60,15 +137,12 @@ def fit(
         [*progress.watched, progress],
         model=model,
         add_history=True,
-        add_progbar=verbose != 0,
-        verbose=verbose,
         epochs=epochs,
         steps=steps,
     )
-    together.batches = train_batches
+    together.batches, together.validation = train_batches, validation
     # The batches come shuffled, by seed and epoch.
-    options = {"callbacks": together, "shuffle": False, "verbose": verbose}
-    options["validation_data"] = test_batches
+    options = {"callbacks": together, "shuffle": False, "verbose": 0}
     epoch, batch = progress.epoch, progress.batch
     try:
         if batch:
@@ -79,7 +153,7 @@ def fit(
             model.fit(train_batches, initial_epoch=epoch, epochs=epoch + 1, **options)
             together.first_step = 0
         elif batch:
-            _evaluate_epoch(model, test_batches, epoch, steps, together, verbose)
+            _end_epoch(model, epoch, steps, together)
         epoch += bool(batch)
         train_batches.start_at(epoch, 0)
         model.fit(train_batches, initial_epoch=epoch, epochs=epochs, **options)
@@ -123,8 +197,8 @@ def _build_metrics(model):
     model.compute_metrics(None, labels, outputs)
 
 
-def _evaluate_epoch(model, test_batches, epoch, steps, together, verbose):
-    """The rest of an epoch whose steps are all done."""
+def _end_epoch(model, epoch, steps, together):
+    """The rest of an epoch whose steps are all done: its evaluation."""
     together.on_train_begin()
     model.reset_metrics()
     together.on_epoch_begin(epoch)
@@ -132,6 +206,5 @@ def _evaluate_epoch(model, test_batches, epoch, steps, together, verbose):
         if isinstance(callback, callbacks.LearningRate):
             callback.on_train_batch_begin(steps - 1)  # the rate that the steps ended with
     logs = {name: float(value) for name, value in model.get_metrics_result().items()}
-    scores = model.evaluate(test_batches, callbacks=together, return_dict=True, verbose=verbose)
-    together.on_epoch_end(epoch, logs | {f"val_{name}": value for name, value in scores.items()})
+    together.on_epoch_end(epoch, logs)
     together.on_train_end()

@@ -7,7 +7,6 @@ import keras
 
 from training import finetuning, fitting
 from training.data import Batches
-from training.reporting import epochs
 from training.resuming import saving, snapshots
 from training.starting import Session
 
@@ -17,6 +16,7 @@ def train(
     model: keras.Model,
     dataset,
     batches: Batches,
+    validation: fitting.Validation,
     watched: Sequence[keras.callbacks.Callback],
     session: Session,
 ) -> saving.Snapshots:
@@ -27,6 +27,7 @@ def train(
         model: The compiled network.
         dataset: What it is trained on.
         batches: Made of that.
+        validation: What the epochs are judged by.
         watched: Callbacks of the training of the whole network.
         session: What the training runs in.
 
@@ -45,7 +46,9 @@ def train(
     loaded, seconds = session.loaded, 0.0
     with session.stop.deferred():
         if args.finetune and not (loaded and loaded.snapshot.phase == snapshots.ALL_LAYERS):
-            seconds = finetuning.train_new_layers(args, model, batches, loaded, **keeping)
+            seconds = finetuning.train_new_layers(
+                args, model, batches, validation, loaded, **keeping
+            )
             loaded = None
         progress = saving.Snapshots(
             args,
@@ -60,9 +63,8 @@ def train(
         fitting.fit(
             model,
             batches.train,
-            batches.validation,
+            validation,
             epochs=args.epochs,
             progress=progress,
-            verbose=int(epochs.shows_bar(args)),
         )
     return progress

@@ -132,7 +132,16 @@ class Run:
         self.stop.install()
         try:
             with self.stop.deferred():
-                fitting.fit(self.model, train, test, epochs=args.epochs, progress=self.progress)
+                validation = fitting.Validation(
+                    test,
+                    dataset.test.labels,
+                    top_k=args.top_k_acc,
+                    every=args.val_every,
+                    also_after=[args.epochs],
+                )
+                fitting.fit(
+                    self.model, train, validation, epochs=args.epochs, progress=self.progress
+                )
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)

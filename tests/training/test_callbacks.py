@@ -1,4 +1,5 @@
 import csv
+import re
 
 import keras
 import numpy as np
@@ -94,7 +95,8 @@ def test_an_epochs_report(tmp_path, capsys):
     assert [float(row["learning_rate"]) for row in rows] == [0.5, 0.5]
     assert float(rows[0]["images_per_second"]) > STEPS / float(rows[0]["seconds"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(" - ")[0] for line in lines] == ["Epoch 1/2", "Epoch 2/2"]
+    assert [lines[0].split(" - ")[0], lines[2].split(" - ")[0]] == ["Epoch 1/2", "Epoch 2/2"]
+    assert re.fullmatch(r"\d+ s left if all epochs take as long as this one", lines[1])
 
 
 def test_a_line_is_in_fixed_point_notation():

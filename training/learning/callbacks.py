@@ -59,7 +59,7 @@ def learning_rate(
         callbacks.insert(
             0,
             keras.callbacks.ReduceLROnPlateau(
-                monitor="val_mean_loss",
+                monitor="val_loss",
                 mode="min",
                 patience=args.sgd_patience,
                 min_lr=args.sgd_min_lr,

@@ -111,6 +111,14 @@ OPTIMISATION = FlagGroup(
             default_text="the batch size",
         ),
         Flag(
+            "--val_every",
+            type=number(int, least=1),
+            default=1,
+            metavar="N",
+            help="evaluate after every N epochs, and always at the ends of the schedule's cycles "
+            "and of the training",
+        ),
+        Flag(
             "--clipgrad",
             type=number(least=0),
             default=10.0,
@@ -303,4 +311,9 @@ def _check_schedule(args: argparse.Namespace) -> None:
             )
     # Made also where --epochs is given, as it reads --sgd_schedule.
     schedule = sgdr.make_schedule(args)
+    if schedule.follows_loss and args.val_every > 1:
+        raise UsageError(
+            f"--val_every {args.val_every}: --lr_schedule SGD watches the val_loss of every epoch; "
+            "leave it out, or give --sgd_schedule"
+        )
     args.epochs = args.epochs or schedule.epochs

@@ -6,9 +6,7 @@ import logging
 import os
 import platform
 import struct
-import sys
 import time
-from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,10 @@ from typing import Any
 import keras
 
 from training.learning.callbacks import current_rate
+from training.reporting.progress import duration
 from utils import atomic_path
 
 logger = logging.getLogger(__name__)
-
-
-def shows_bar(args: Namespace) -> bool:
-    """Whether a progress bar takes the place of the line per epoch."""
-    return sys.stdout.isatty() and not args.no_progress
 
 
 class EpochReport(keras.callbacks.Callback):
@@ -37,7 +31,7 @@ class EpochReport(keras.callbacks.Callback):
         num_images: Training images of an epoch.
         epochs: Epochs of the whole training.
         log_dir: Directory for `history.csv` and events, or `None`.
-        print_line: Whether to print a line per epoch (where no progress bar does).
+        print_line: Whether to print a line per epoch, and after the first the time that is left.
         title: How such a line begins.
     """
 
@@ -46,7 +40,7 @@ class EpochReport(keras.callbacks.Callback):
         num_images: int,
         epochs: int,
         log_dir: str | None,
-        print_line: bool,
+        print_line: bool = True,
         title: str = "Epoch",
     ):
         super().__init__()
@@ -58,6 +52,7 @@ class EpochReport(keras.callbacks.Callback):
         self.rows: list[dict[str, float]] = []
         self.started: float | None = None
         self.seconds_before = 0.0
+        self._said_time_left = False
         self.events_path: Path | None = None
         self.rows_in_events: int | None = None
         if self.log_dir:
@@ -83,10 +78,14 @@ class EpochReport(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         now = time.perf_counter()
         trained = self.trained or now
+        scores = epoch_scores(logs)
+        trained_scores = [name for name in scores if not name.startswith("val_")]
         row = {
             "epoch": epoch + 1,
             "learning_rate": current_rate(self.model),
-            **epoch_scores(logs),
+            **{name: scores[name] for name in trained_scores},
+            # An epoch that was not evaluated has the same columns, without values.
+            **{f"val_{name}": scores.get(f"val_{name}") for name in trained_scores},
             "seconds": now - self.started,
             "images_per_second": self.num_images / (trained - self.started),
         }
@@ -94,7 +93,15 @@ class EpochReport(keras.callbacks.Callback):
         self.rows.append(row)
         if self.print_line:
             print(epoch_line(row, self.epochs, self.title), flush=True)
+            self._say_time_left(row)
         self._write()
+
+    def _say_time_left(self, row):
+        left = self.epochs - row["epoch"]
+        if not self._said_time_left and left:
+            text = f"{duration(left * row['seconds'])} left if all epochs take as long as this one"
+            print(text, flush=True)
+        self._said_time_left = True
 
     def _write(self):
         if self.log_dir is None:
@@ -141,7 +148,7 @@ class EpochReport(keras.callbacks.Callback):
             {"step": row["epoch"], "summary": scalar(name, value)}
             for row in rows
             for name, value in row.items()
-            if name != "epoch"
+            if name != "epoch" and value is not None
         ]
         append_events(path, events)
         self.rows_in_events = len(self.rows)
@@ -153,7 +160,8 @@ class EpochReport(keras.callbacks.Callback):
 
     def best_epoch(self, name: str) -> dict[str, float]:
         """The first of the rows whose accuracy `name` is the greatest."""
-        return max(self.rows, key=lambda row: row[name])
+        judged = (row for row in self.rows if row[name] is not None)
+        return max(judged, key=lambda row: row[name])
 
 
 def append_events(path: Path, events: Sequence[dict[str, Any]]) -> None:
@@ -208,5 +216,9 @@ def epoch_line(row: dict[str, float], epochs: int, title: str = "Epoch") -> str:
         f"learning_rate: {row['learning_rate']:.6g}",
     ]
     hidden = ("epoch", "seconds", "images_per_second", "learning_rate")
-    parts += [f"{name}: {value:.4f}" for name, value in row.items() if name not in hidden]
+    parts += [
+        f"{name}: {value:.4f}"
+        for name, value in row.items()
+        if name not in hidden and value is not None
+    ]
     return " - ".join(parts)

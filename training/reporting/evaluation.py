@@ -1,5 +1,7 @@
 """Scores of a classifier on a test set, from one pass over its images."""
 
+import copy
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +14,8 @@ import models
 from training.devices import distribution
 from training.learning.losses import EMBEDDING_LOSSES, output_losses
 from utils import UserError
+
+logger = logging.getLogger(__name__)
 
 _CHUNK = 4096
 
@@ -113,8 +117,23 @@ def average_accuracy(class_scores: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(np.bincount(labels, hits)[images > 0] / images[images > 0]))
 
 
+def accuracies(class_scores: np.ndarray, labels: np.ndarray, top_k: Sequence[int]) -> dict:
+    """The accuracies by name."""
+    return {
+        "acc": accuracy(class_scores, labels),
+        "average_acc": average_accuracy(class_scores, labels),
+        **{f"top{k}_acc": top_k_accuracy(class_scores, labels, k) for k in top_k},
+    }
+
+
 def evaluate(
-    model, batches, labels: np.ndarray, *, top_k: Sequence[int] = (), features: bool = False
+    model,
+    batches,
+    labels: np.ndarray,
+    *,
+    top_k: Sequence[int] = (),
+    features: bool = False,
+    hooks: Sequence[keras.callbacks.Callback] = (),
 ) -> Evaluation:
     """Scores an `ImageClassifier` on a test set.
 
@@ -124,16 +143,15 @@ def evaluate(
         labels: (images,) class indices.
         top_k: Further accuracies among the k best.
         features: Whether a classifier without an embedding also gives its pooled features.
+        hooks: Callbacks of the prediction.
     """
     pooled = features and model.class_embeddings is None
-    outputs = _predict(model, batches, len(labels), pooled=pooled)
+    outputs = _predict(model, batches, len(labels), pooled, hooks)
     regularisation = sum(float(ops.convert_to_numpy(loss)) for loss in model.losses)
     class_scores = ops.convert_to_numpy(model.class_scores(outputs))
     scores = {
         "loss": regularisation,
-        "acc": accuracy(class_scores, labels),
-        "average_acc": average_accuracy(class_scores, labels),
-        **{f"top{k}_acc": top_k_accuracy(class_scores, labels, k) for k in top_k},
+        **accuracies(class_scores, labels, top_k),
     }
     losses = output_losses(model)
     for name, (loss, weight) in losses.items():
@@ -141,12 +159,57 @@ def evaluate(
         scores["loss"] += weight * value
         if len(losses) > 1:
             scores[f"{name}_loss"] = value
-            scores[f"{name}_acc"] = accuracy(
-                ops.convert_to_numpy(model.class_scores({name: outputs[name]})), labels
-            )
+            own = ops.convert_to_numpy(model.class_scores({name: outputs[name]}))
+            scores |= {
+                f"{name}_{key}": value
+                for key, value in accuracies(own, labels, top_k).items()
+                if key != "average_acc"
+            }
     return Evaluation(
         scores, class_scores, labels, outputs.get("embedding", outputs.get("features"))
     )
+
+
+class Member:
+    """A model's part in an ensemble: what it says of which images.
+
+    Attributes:
+        images: Names of the test images, in the order of the result.
+        result: Its scores.
+        class_ids: In the order of the scores.
+        class_names: Likewise.
+        probabilities: Whether the scores are probabilities, and not similarities.
+    """
+
+    def __init__(self, model: models.ImageClassifier, images: Sequence[str], result: Evaluation):
+        self.images = images
+        self.result = result
+        self.class_ids = list(model.class_ids)
+        self.class_names = list(model.class_names)
+        self.probabilities = "prob" in model.output_names
+
+
+def ensemble(members: Sequence[Member], top_k: Sequence[int] = ()) -> Member | None:
+    """The mean of several models' scores; `None`, and a warning, where they cannot be averaged.
+
+    Args:
+        members: The models, evaluated.
+        top_k: As for `evaluate`.
+    """
+    first = members[0]
+    for what, facts in {
+        "classes": lambda member: (member.class_ids, member.class_names),
+        "test images": lambda member: (member.images, member.result.labels.tolist()),
+        "kinds of scores (probabilities and similarities)": lambda member: member.probabilities,
+    }.items():
+        if any(facts(member) != facts(first) for member in members):
+            logger.warning("no ensemble: the models have different %s", what)
+            return None
+    together = copy.copy(first)
+    class_scores = np.mean([member.result.class_scores for member in members], axis=0)
+    scores = accuracies(class_scores, first.result.labels, top_k)
+    together.result = Evaluation(scores, class_scores, first.result.labels, None)
+    return together
 
 
 class _Whole(keras.layers.Layer):
@@ -158,7 +221,7 @@ class _Whole(keras.layers.Layer):
         return keras.distribution.distribute_tensor(inputs, layout)
 
 
-def _predict(model, batches, num_images, pooled):
+def _predict(model, batches, num_images, pooled, hooks):
     """The model's outputs as a dictionary of arrays, with the pooled features if asked for."""
     named = model.named_outputs
     if pooled:
@@ -167,7 +230,7 @@ def _predict(model, batches, num_images, pooled):
         )
     if distribution.in_several_processes():
         model = keras.Model(model.inputs, keras.tree.map_structure(_Whole(), model.output))
-    outputs = model.predict(batches, verbose=0)
+    outputs = model.predict(batches, verbose=0, callbacks=list(hooks))
     # What a last batch was filled up with, so that several devices could share it.
     outputs = keras.tree.map_structure(lambda output: output[:num_images], outputs)
     return outputs if pooled else named(outputs)

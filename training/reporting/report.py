@@ -98,6 +98,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     columns = list(dict.fromkeys(key for row in rows for key in row))
 
     def cell(value):
+        if isinstance(value, list):
+            return " to ".join(map(cell, value))
         return f"{value:.4f}" if isinstance(value, float) else str(value)
 
     lines = [columns, *([cell(row.get(column, "")) for column in columns] for row in rows)]

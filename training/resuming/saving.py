@@ -41,7 +41,9 @@ class BestModel(keras.callbacks.Callback):
         self.best: dict[str, float] = {}
 
     def on_epoch_end(self, epoch, logs=None):
-        value = epochs.epoch_scores(logs)[self.metric]
+        value = epochs.epoch_scores(logs).get(self.metric)
+        if value is None:
+            return  # an epoch without an evaluation
         best = self.best.get(self.metric)
         better = best is None or (value < best if self.metric.endswith("loss") else value > best)
         if not better:
@@ -261,10 +263,8 @@ class Snapshots(keras.callbacks.Callback):
             self.stop.stop()
 
     def on_test_begin(self, logs=None):
-        # The evaluation uses the same variables for its own.
-        self._trained = self._metric_values()
         if self._is_due():
-            self._save(self.epoch, self.steps_per_epoch, self._trained)
+            self._save(self.epoch, self.steps_per_epoch, self._metric_values())
         self._stop_in_evaluation()
 
     def on_test_batch_begin(self, batch, logs=None):
@@ -277,7 +277,7 @@ class Snapshots(keras.callbacks.Callback):
 
     def _stop_in_evaluation(self):
         if self.stop.is_due():
-            self._save(self.epoch, self.steps_per_epoch, self._trained)
+            self._save(self.epoch, self.steps_per_epoch, self._metric_values())
             self.stop.stop()
 
     def _is_due(self):

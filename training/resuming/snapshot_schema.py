@@ -33,9 +33,17 @@ def _is_scores(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_number, value.values()))
 
 
+def _is_row(value: Any) -> bool:
+    # An epoch without an evaluation has none of its scores.
+    return isinstance(value, dict) and all(
+        _is_number(score) or (score is None and name.startswith("val_"))
+        for name, score in value.items()
+    )
+
+
 def _are_rows(value: Any) -> bool:
     return isinstance(value, list) and all(
-        _is_scores(row)
+        _is_row(row)
         and row.keys() >= ROW_FACTS
         and row.keys() == value[0].keys()
         and _is_count(row["epoch"])

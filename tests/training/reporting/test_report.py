@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from training.reporting import report
-from training.reporting.evaluation import Evaluation, wilson_interval
+from training.reporting.evaluation import Evaluation, Member, ensemble, wilson_interval
 from utils import UserError
 
 
@@ -45,3 +45,38 @@ def test_what_cannot_be_written_keeps_nothing_else_from_being_so(tmp_path):
     with pytest.raises(UserError, match=r"--first .*none/a: No such file .*; --third .*none/c: No"):
         write_all()
     assert (tmp_path / "b").read_text() == "x"
+
+
+class TwoClasses:
+    class_ids = class_names = ("a", "b")
+    output_names = ("prob",)
+
+
+def member(*scores, images=("x", "y"), model=TwoClasses):
+    scores = np.array(scores)
+    return Member(model, list(images), Evaluation({}, scores, np.array([0, 1]), None))
+
+
+def test_an_ensemble_is_the_mean_of_the_scores():
+    together = ensemble([member([0.9, 0.1], [0.6, 0.4]), member([0.4, 0.6], [0.3, 0.7])])
+    np.testing.assert_allclose(together.result.class_scores, [[0.65, 0.35], [0.45, 0.55]])
+    assert together.result.scores == {"acc": 1.0, "average_acc": 1.0}
+    assert together.result.uncertainty()["n"] == 2
+
+
+def test_models_of_other_images_classes_or_kinds_make_no_ensemble(caplog):
+    class OtherClasses(TwoClasses):
+        class_ids = ("a", "c")
+
+    class Similarities(TwoClasses):
+        output_names = ("embedding",)
+
+    one = member([1, 0], [0, 1])
+    for other, what in (
+        (member([1, 0], [0, 1], images=("x", "z")), "test images"),
+        (member([1, 0], [0, 1], model=OtherClasses), "classes"),
+        (member([1, 0], [0, 1], model=Similarities), "kinds of scores"),
+    ):
+        assert ensemble([one, other]) is None
+        assert f"different {what}" in caplog.text
+        caplog.clear()
