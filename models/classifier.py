@@ -225,6 +225,23 @@ class ImageClassifier(keras.Model):
         self._mean_loss.update_state(loss * num_replicas(), sample_weight=images)
         return loss
 
+    def _get_regularization_losses(self):
+        # As in Keras, but the penalties of one λ come as their sum: of three operations for each
+        # kernel one is left, and fewer for its gradient. A step starts the sooner for it.
+        if keras.backend.backend() != "tensorflow":
+            return super()._get_regularization_losses()
+        import tensorflow as tf
+
+        losses, decayed = [], {}
+        for weight in self.trainable_weights:
+            if isinstance(weight.regularizer, keras.regularizers.L2):
+                decayed.setdefault(weight.regularizer.l2, []).append(weight.value)
+            elif weight.regularizer is not None:
+                losses.append(weight.regularizer(weight))
+        for l2, weights in decayed.items():
+            losses.append(2.0 * l2 * tf.add_n([tf.nn.l2_loss(weight) for weight in weights]))
+        return losses
+
     def get_compile_config(self):
         # Losses and metrics are `training`'s: with them in the file, an import of `models` alone
         # could not load it.

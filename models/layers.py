@@ -177,13 +177,15 @@ class BatchNormalization(keras.layers.Layer):
         if not (training and self.trainable):
             return self._normalize(inputs, self.moving_mean, self.moving_variance)
 
-        batch, *sides, _ = ops.shape(inputs)
-        if isinstance(batch, int) and batch % self.groups:
+        batch = inputs.shape[0]
+        if batch is not None and batch % self.groups:
             raise ValueError(
                 f"{self.name}: {batch} images cannot be normalised in {self.groups} groups of "
                 f"equal size; the batch size must be divisible by {self.groups}"
             )
-        n = ops.cast(math.prod([batch // self.groups, *sides]), "float32")
+        # Every operation counts: tracing and optimising a graph takes a few milliseconds for
+        # each, times a hundred layers.
+        n = ops.cast(ops.size(inputs), "float32") / (self.groups * inputs.shape[-1])
         # A single value per channel has variance 0, whatever the factor: keep that finite.
         degrees_of_freedom = ops.maximum(n - 1.0, 1.0)
         is_image = len(inputs.shape) == 4
@@ -229,12 +231,21 @@ class BatchNormalization(keras.layers.Layer):
         """
         import tensorflow as tf
 
-        groups = [
-            tf.compat.v1.nn.fused_batch_norm(
-                group, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
+        def normalize(group):
+            empty = tf.constant((), tf.float32)
+            outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+                x=group,
+                scale=self.gamma.value,
+                offset=self.beta.value,
+                mean=empty,
+                variance=empty,
+                epsilon=self.epsilon,
             )
-            for group in tf.split(inputs, self.groups)
-        ]
+            return outputs, mean, variance
+
+        if self.groups * num_replicas() == 1:
+            return normalize(inputs)
+        groups = [normalize(group) for group in tf.split(inputs, self.groups)]
         outputs, means, variances = zip(*groups, strict=True)
         mean, variance = (self._over_groups(tf.stack(values)) for values in (means, variances))
         return tf.concat(outputs, 0), mean, variance
@@ -265,8 +276,9 @@ class BatchNormalization(keras.layers.Layer):
         updates = self.groups * num_replicas()
         self.step.assign_add(float(updates))
         rate = (self.momentum**updates - 1.0) / ops.expm1(math.log(self.momentum) * self.step)
-        self.moving_mean.assign(self.moving_mean * (1.0 - rate) + mean * rate)
-        self.moving_variance.assign(self.moving_variance * (1.0 - rate) + variance * rate)
+        kept = 1.0 - rate
+        self.moving_mean.assign(self.moving_mean * kept + mean * rate)
+        self.moving_variance.assign(self.moving_variance * kept + variance * rate)
 
     def compute_output_shape(self, input_shape):
         return input_shape

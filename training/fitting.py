@@ -145,7 +145,8 @@ def fit(
     options = {"callbacks": together, "shuffle": False, "verbose": 0}
     epoch, batch = progress.epoch, progress.batch
     try:
-        if batch:
+        if batch or keras.backend.backend() == "tensorflow":
+            # TensorFlow traces a step twice if variables are made in it.
             _build_metrics(model)
         if 0 < batch < steps:
             train_batches.start_at(epoch, batch)

@@ -14,7 +14,7 @@ def make_optimizer(args: Namespace) -> keras.optimizers.Optimizer:
     Made in the scope of the distribution that the network is trained in.
     """
     several = models.num_replicas() > 1
-    sgd = MergedSGD if several else keras.optimizers.SGD
+    sgd = MergedSGD if several else SGD
     optimizer = sgd(
         momentum=0.9,
         nesterov=args.nesterov,
@@ -34,7 +34,67 @@ def sum_over_replicas(grads):
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
 
 
-class MergedSGD(keras.optimizers.SGD):
+class SGD(keras.optimizers.SGD):
+    """Keras' stochastic gradient descent with momentum, of fewer operations on TensorFlow.
+
+    Keras has some fifteen operations per variable, and a network of 110 layers has 440 variables:
+    tracing and optimising them took as long as a dozen steps. Here TensorFlow's own operation
+    updates a variable and its momentum, and clipping scales the learning rate instead of every
+    gradient. The numbers are the same up to rounding, and so are the optimiser's variables.
+    """
+
+    def _clip_gradients(self, grads):
+        if keras.backend.backend() != "tensorflow" or self.clipnorm or self.clipvalue:
+            return super()._clip_gradients(grads)
+        return grads  # `_backend_update_step` clips
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        if keras.backend.backend() != "tensorflow":
+            super()._backend_update_step(grads, trainable_variables, learning_rate)
+            return
+        import tensorflow as tf
+
+        rate = tf.convert_to_tensor(learning_rate)
+        if self.global_clipnorm:
+            rate *= clipping_factor(grads, self.global_clipnorm)
+        update = rate, tf.constant(self.momentum, rate.dtype)
+        if tf.distribute.has_strategy():
+            super()._backend_update_step(grads, trainable_variables, update)
+            return
+        for grad, variable in zip(grads, trainable_variables, strict=True):
+            self.update_step(grad, variable.value, update)
+
+    def update_step(self, gradient, variable, learning_rate):
+        """As in Keras; on TensorFlow `learning_rate` is the pair of rate and momentum."""
+        if keras.backend.backend() != "tensorflow":
+            super().update_step(gradient, variable, learning_rate)
+            return
+        import tensorflow as tf
+
+        rate, momentum = learning_rate
+        # `accum = momentum · accum - rate · grad`, and then as Keras' `update_step`.
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=self.momentums[self._get_variable_index(variable)].value.handle,
+            lr=rate,
+            grad=gradient,
+            momentum=momentum,
+            use_nesterov=self.nesterov,
+        )
+
+
+def clipping_factor(grads, clip_norm: float):
+    """What scales gradients down to a global norm where theirs is greater; on TensorFlow.
+
+    It is NaN where the norm is not finite.
+    """
+    import tensorflow as tf
+
+    norm = tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(grad) for grad in grads]))
+    return tf.minimum(1.0, clip_norm / norm) + (norm - norm)
+
+
+class MergedSGD(SGD):
     """Stochastic gradient descent for the replicas of a `tf.distribute.Strategy`.
 
     Keras 3 clips the gradients of each replica before it adds them up, so that the norm that is
