@@ -14,15 +14,33 @@ NUM_TRAIN = 1000
 def load(spec: DatasetSpec) -> Content:
     """Reads the images from the installed package."""
     import numpy as np
-    from sklearn.datasets import load_digits
 
-    bunch = load_digits()
-    grey = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    images, labels = read_package()
+    grey = np.rint(images * (255 / 16)).astype(np.uint8)
     images = np.repeat(grey[..., None], 3, axis=-1)
     return Content(
-        Samples(images[:NUM_TRAIN], bunch.target[:NUM_TRAIN]),
-        Samples(images[NUM_TRAIN:], bunch.target[NUM_TRAIN:]),
+        Samples(images[:NUM_TRAIN], labels[:NUM_TRAIN]),
+        Samples(images[NUM_TRAIN:], labels[NUM_TRAIN:]),
     )
+
+
+def read_package():
+    """What `sklearn.datasets.load_digits` gives, without the second that its import takes.
+
+    Returns:
+        Grey values `(1797, 8, 8)`, 0 to 16, and labels `(1797,)`.
+    """
+    import importlib.util
+    from pathlib import Path
+
+    import numpy as np
+
+    package = importlib.util.find_spec("sklearn")  # does not import it
+    if package is None:
+        raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
+    path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    table = np.loadtxt(path, delimiter=",")
+    return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(int)
 
 
 DIGITS = DatasetInfo(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import models
+from datasets.sources import digits
 from training.flags import arguments
 from training.resuming import saving, snapshots
 from training.resuming.signals import Interrupted
@@ -228,11 +229,8 @@ def test_a_full_disk_does_not_end_the_run(snapshot, tmp_path, caplog):
 
 
 def test_other_data_under_the_same_name_is_refused(finished, monkeypatch):
-    from sklearn import datasets as sklearn_datasets
-
-    digits = sklearn_datasets.load_digits()
-    digits.target = np.roll(digits.target, 1)
-    monkeypatch.setattr(sklearn_datasets, "load_digits", lambda: digits)
+    images, labels = digits.read_package()
+    monkeypatch.setattr(digits, "read_package", lambda: (images, np.roll(labels, 1)))
     with pytest.raises(UserError, match=r"made with other data \(labels "):
         Run(finished)
 
