@@ -183,9 +183,7 @@ class BatchNormalization(keras.layers.Layer):
                 f"{self.name}: {batch} images cannot be normalised in {self.groups} groups of "
                 f"equal size; the batch size must be divisible by {self.groups}"
             )
-        # Every operation counts: tracing and optimising a graph takes a few milliseconds for
-        # each, times a hundred layers.
-        n = ops.cast(ops.size(inputs), "float32") / (self.groups * inputs.shape[-1])
+        n = ops.cast(_size(inputs), "float32") / (self.groups * inputs.shape[-1])
         # A single value per channel has variance 0, whatever the factor: keep that finite.
         degrees_of_freedom = ops.maximum(n - 1.0, 1.0)
         is_image = len(inputs.shape) == 4
@@ -285,6 +283,15 @@ class BatchNormalization(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "momentum": self.momentum, "epsilon": self.epsilon}
+
+
+def _size(inputs):
+    """The number of values of a batch, by a single operation: tracing a network pays for each."""
+    if keras.backend.backend() != "tensorflow":
+        return ops.size(inputs)
+    import tensorflow as tf
+
+    return tf.size(inputs, tf.int64)  # of int32, large batches have too many
 
 
 def set_batch_norm_groups(model: keras.Model, groups: int) -> None:
