@@ -43,8 +43,11 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
     handler = logging.StreamHandler()
     handler.setFormatter(_PrintableFormatter())
     logging.basicConfig(handlers=[handler])
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # it was closed by who started the program
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     for room in ("datasets", "embeddings", "training"):
         logging.getLogger(room).setLevel(logging.INFO)

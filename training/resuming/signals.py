@@ -4,11 +4,14 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 
 from utils import UserError
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Seconds within which further signals do not count.
+_SAME_WISH = 3.0
 
 
 class Interrupted(UserError):
@@ -22,7 +25,10 @@ class Interrupted(UserError):
 
 
 class StopSignals:
-    """Handles SIGTERM and SIGINT once installed; a second signal ends the program at once.
+    """Handles SIGTERM and SIGINT once installed; another one seconds later ends at once.
+
+    Those that come right after the first are the same wish: schedulers signal a group of
+    processes, and then its children.
 
     Attributes:
         requested: The signal that asked for the end, if one did.
@@ -38,6 +44,7 @@ class StopSignals:
         self.requested: signal.Signals | None = None
         self.advice = ""
         self._deferred = False
+        self._first_at = 0.0
 
     def install(self) -> None:
         for number in _SIGNALS:
@@ -75,14 +82,17 @@ class StopSignals:
 
     def _handle(self, number, frame):
         if self.requested:
-            os._exit(128 + number)
-        self.requested = signal.Signals(number)
+            if time.monotonic() > self._first_at + _SAME_WISH:
+                os._exit(128 + number)
+            return
+        self.requested, self._first_at = signal.Signals(number), time.monotonic()
         if not self._deferred:
             self.stop()
         if self._group:
             os.kill(os.getpid(), signal.SIGTERM)  # by which JAX tells all
         print(
-            f"{self.requested.name}: ending after this step; a second signal ends at once",
+            f"{self.requested.name}: ending after this step; another signal after "
+            f"{_SAME_WISH:.0f} s ends at once",
             file=sys.stderr,
             flush=True,
         )
