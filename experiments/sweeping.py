@@ -4,6 +4,7 @@ A trial's state is Optuna's, its progress that of its directory. One driver writ
 SQLite; several share one on a server.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from utils import UserError
 
 # When the first trials all fail, so will the others.
 _FAILURES = 3
+_ATTEMPTS = 4
 
 
 @dataclass(frozen=True)
@@ -77,16 +79,21 @@ class Sweep:
             pruner = optuna.pruners.SuccessiveHalvingPruner(
                 min_resource=plan.grace, reduction_factor=round(1 / plan.keep)
             )
-        try:
-            study = optuna.create_study(
-                storage=storage,
-                study_name=plan.study,
-                pruner=pruner,
-                direction="minimize" if self.minimize else "maximize",
-                load_if_exists=True,
-            )
-        except Exception as error:  # of the server's driver, whatever that is
-            raise UserError(f"--storage {storage}: {error}") from None
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                study = optuna.create_study(
+                    storage=storage,
+                    study_name=plan.study,
+                    pruner=pruner,
+                    direction="minimize" if self.minimize else "maximize",
+                    load_if_exists=True,
+                )
+                break
+            except Exception as error:  # of the server's Python driver, whatever that is
+                # Of two drivers that begin at the same time one may find the tables half made.
+                if not plan.storage or not left:
+                    raise UserError(f"--storage {storage}: {error}") from None
+                time.sleep(1)
         known = study.user_attrs.get("plan")
         if known is None:
             study.set_user_attr("plan", plan.shared)
@@ -106,7 +113,9 @@ class Sweep:
 
     def _sampler(self, drawn: int):
         # A new one for every draw: what is drawn does not depend on how often the driver began.
-        seed = self.plan.seed * 1_000_003 + drawn
+        seed = (self.plan.seed * 1_000_003 + drawn) % 2**31
+        if self.plan.storage:  # two drivers that draw at the same time must not draw the same
+            seed += int(self.plan.driver[:6], 16)
         if self.plan.sampler == "tpe":
             return self._optuna.samplers.TPESampler(seed=seed)
         return self._optuna.samplers.RandomSampler(seed=seed)
