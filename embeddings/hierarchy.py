@@ -1,6 +1,6 @@
 """Class taxonomies: heights, depths, lowest common subsumers and what follows from them.
 
-Definitions (spec §5; Barz and Denzler, WACV 2019, arXiv 1809.09924):
+Definitions (Barz and Denzler, WACV 2019, arXiv 1809.09924):
 
 - The height of a node is the longest way down to a leaf (leaves have 0), its depth the longest way
   from the root (the root has 1, as in Wu and Palmer's similarity).
@@ -146,7 +146,7 @@ class Hierarchy:
         return heights
 
     def dissimilarity(self, class_ids: Sequence[ClassId]) -> np.ndarray:
-        """`height(lcs) / height(root)` of all pairs, 0 on the diagonal (spec §5).
+        """`height(lcs) / height(root)` of all pairs, 0 on the diagonal.
 
         Args:
             class_ids: Classes, each once; their order is that of the rows and columns.
