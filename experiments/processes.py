@@ -188,7 +188,10 @@ class Pool:
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """Within it SIGTERM and SIGINT make `pause` stop all runs; a second one ends at once."""
+        """Within it SIGTERM and SIGINT make `pause` stop all runs; a second one ends at once.
+
+        Whatever else ends it early stops the runs too.
+        """
 
         def handle(number, frame):
             if self._received:
@@ -198,6 +201,9 @@ class Pool:
         before = {n: signal.signal(n, handle) for n in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
+        except BaseException:
+            self.stop()
+            raise
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -209,7 +215,6 @@ class Pool:
             Interrupted: A signal came; all runs have ended.
         """
         if self._received:
-            self.stop()
             raise Interrupted(self._received)
         time.sleep(_PAUSE)
 

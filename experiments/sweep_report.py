@@ -154,6 +154,8 @@ def _draw(sweep: Sweep, trials: Sequence[Trial]) -> None:
         for one, own in zip(sweep.ranges, axes, strict=False):
             for state, marker in (("done", "o"), ("running", "^"), ("pruned", "x")):
                 part = [trial for trial in scored if trial.state == state]
+                if not part:
+                    continue
                 x = [trial.values[one.name] for trial in part]
                 if one.kind == "of":
                     x = [one.values.index(value) for value in x]

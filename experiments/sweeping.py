@@ -282,7 +282,6 @@ class Sweep:
     def _check_failures(self) -> None:
         ended = [trial for trial in self.trials() if trial.state != "running"]
         if len(ended) == _FAILURES and all(trial.state == "failed" for trial in ended):
-            self.pool.stop()
             raise UserError(
                 f"the first {_FAILURES} trials all failed, so the sweep ends; the last one: "
                 f"{ended[-1].reason}"

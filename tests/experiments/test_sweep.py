@@ -161,6 +161,14 @@ def test_a_sweep_whose_first_trials_all_fail_ends(directory, monkeypatch):
     assert len(trials_of(directory)) in (3, 4)
 
 
+def test_an_unknown_metric_ends_sweep_and_trials(directory, monkeypatch):
+    monkeypatch.setenv("EPOCH_SECONDS", "0.3")
+    with pytest.raises(UserError, match=r"--metric top1: history\.csv has only epoch, val_acc"):
+        run_sweep(monkeypatch, directory, *RATES, "--metric", "top1", *BASE)
+    assert not processes.Process.find(directory / "trials" / "0000")
+    assert not (directory / "trials" / "0000" / "result.json").exists()
+
+
 def test_bad_trials_are_ended_early(directory, monkeypatch):
     monkeypatch.setenv("EPOCH_SECONDS", "0.15")
     grid = ["--grid", "--tune", "sgdr_max_lr", "of", "0.3", "0.9", "0.31"]
