@@ -147,7 +147,7 @@ def fit(
     try:
         if batch or keras.backend.backend() == "tensorflow":
             # TensorFlow traces a step twice if variables are made in it.
-            _build_metrics(model)
+            prepare(model)
         if 0 < batch < steps:
             train_batches.start_at(epoch, batch)
             together.first_step = batch
@@ -188,8 +188,10 @@ def _out_of_memory(args: Namespace) -> str:
     )
 
 
-def _build_metrics(model):
-    """Makes the metrics' variables, which Keras does in the first step only."""
+def prepare(model: keras.Model) -> None:
+    """Makes the optimiser's and the metrics' variables, which Keras may do in the first step."""
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
     outputs = keras.tree.map_structure(
         lambda output: ops.ones((1, *output.shape[1:]), output.dtype), model.output
     )
