@@ -39,6 +39,15 @@ def _cifar_resnet(blocks: int, channels: tuple[int, ...] = (16, 32, 64), **kwarg
     )
 
 
+def _wide_resnet(blocks: int, width: int) -> Architecture:
+    channels = (16 * width, 32 * width, 64 * width)
+    return Architecture("wide_resnet", {"blocks": blocks, "channels": channels})
+
+
+def _torchvision_resnet(*blocks: int, bottleneck: bool) -> Architecture:
+    return Architecture("torchvision_resnet", {"blocks": blocks, "bottleneck": bottleneck})
+
+
 ARCHITECTURES: dict[str, Architecture] = {
     "simple": Architecture("plain", min_size=8),
     "resnet-32": _cifar_resnet(5, embedding_dim=64),
@@ -47,6 +56,12 @@ ARCHITECTURES: dict[str, Architecture] = {
     "resnet-110-fc": _cifar_resnet(18),
     "resnet-110-wfc": _cifar_resnet(18, (32, 64, 128)),
     "resnet-50": Architecture("resnet"),
+    "wrn-16-8": _wide_resnet(blocks=2, width=8),
+    "wrn-28-10": _wide_resnet(blocks=4, width=10),
+    "resnet-18": _torchvision_resnet(2, 2, 2, 2, bottleneck=False),
+    "resnet-34": _torchvision_resnet(3, 4, 6, 3, bottleneck=False),
+    "resnet-50-v1.5": _torchvision_resnet(3, 4, 6, 3, bottleneck=True),
+    "fast-cnn": Architecture("fast_cnn", min_size=8),
 }
 
 

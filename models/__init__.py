@@ -6,7 +6,7 @@ classes, scores = model.classify(images)  # raw RGB images, 0–255
 """
 
 from models.building import EmbeddingHead, Preprocessing, build_model
-from models.classifier import ImageClassifier
+from models.classifier import ImageClassifier, pooling_layer
 from models.heads import EmbeddingOutput
 from models.layers import BatchNormalization, PadChannels, Standardize, set_batch_norm_groups
 from models.replicas import num_replicas
@@ -23,6 +23,7 @@ __all__ = [
     "build_model",
     "load_model",
     "num_replicas",
+    "pooling_layer",
     "save_model",
     "save_weights",
     "set_batch_norm_groups",

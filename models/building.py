@@ -8,13 +8,20 @@ import keras
 import numpy as np
 
 from architectures import check_embedding_dim, get_architecture
-from models import cifar_resnet, plain, resnet
-from models.classifier import ImageClassifier
+from models import cifar_resnet, fast_cnn, plain, resnet, torchvision_resnet, wide_resnet
+from models.classifier import ImageClassifier, pooling_layer
 from models.heads import EmbeddingOutput, as_class_embeddings
 from models.layers import BatchNormalization, Standardize, kernel_l2
 from utils import UsageError, nearest_names
 
-_FAMILIES = {"cifar_resnet": cifar_resnet, "plain": plain, "resnet": resnet}
+_FAMILIES = {
+    "cifar_resnet": cifar_resnet,
+    "fast_cnn": fast_cnn,
+    "plain": plain,
+    "resnet": resnet,
+    "torchvision_resnet": torchvision_resnet,
+    "wide_resnet": wide_resnet,
+}
 _BRANCH_WEIGHT_DECAY = 5e-4
 
 
@@ -112,6 +119,7 @@ def build_model(
         return keras.layers.Dense(
             len(class_names),
             activation="softmax",
+            kernel_initializer=family.OUTPUT_INITIALIZER(),
             kernel_regularizer=kernel_l2(decay(own_decay)),
             dtype="float32",
             name="prob",
@@ -133,6 +141,7 @@ def build_model(
         if entry.embedding_dim is None:
             x = keras.layers.Dense(
                 class_embeddings.shape[1],
+                kernel_initializer=family.OUTPUT_INITIALIZER(),
                 kernel_regularizer=kernel_l2(decay(family.OUTPUT_WEIGHT_DECAY)),
                 name="embedding",
             )(x)
@@ -185,6 +194,6 @@ def _layer_output(model: keras.Model, base: str | int):
     if len(layer.output.shape) != 2:
         raise UsageError(
             f"--cls_base {base}: the branch needs a vector per image, but layer {layer.name} "
-            f"gives shape {layer.output.shape}; use avg_pool or a later layer"
+            f"gives shape {layer.output.shape}; use {pooling_layer(model).name} or a later layer"
         )
     return layer.output

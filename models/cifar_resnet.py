@@ -12,12 +12,13 @@ The shortcut of a block that halves the image is 2×2 average pooling and zero c
 of the paper's option A, which subsamples).
 """
 
-from keras import layers
+from keras import initializers, layers
 
 from models.layers import BatchNormalization, PadChannels, kernel_l2
 
 WEIGHT_DECAY = 2e-4
 OUTPUT_WEIGHT_DECAY = 2e-4
+OUTPUT_INITIALIZER = initializers.GlorotUniform
 
 
 def backbone(images, *, weight_decay: float, blocks: int, channels: tuple[int, int, int]):

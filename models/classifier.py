@@ -256,6 +256,12 @@ class ImageClassifier(keras.Model):
         }
 
 
+def pooling_layer(model: keras.Model) -> keras.layers.Layer:
+    """The layer that makes one vector of the maps of an image: their means, or their maxima."""
+    kinds = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
+    return next(layer for layer in model.layers if isinstance(layer, kinds))
+
+
 def _read_ahead(
     read: Callable, paths: Iterable[str | os.PathLike], ahead: int
 ) -> Iterator[tuple[str | os.PathLike, np.ndarray | UserError]]:

@@ -8,12 +8,13 @@ counts the poolings: conv1, conv2, avg3, conv4, …, conv12, avg_pool, fc14, and
 from collections.abc import Mapping
 from typing import Any
 
-from keras import layers
+from keras import initializers, layers
 
 from models.layers import BatchNormalization, kernel_l2
 
 WEIGHT_DECAY = 5e-4
 OUTPUT_WEIGHT_DECAY = 0.0
+OUTPUT_INITIALIZER = initializers.GlorotUniform
 
 # Channels of the convolutions between the average poolings.
 _STAGES = ((64, 64), (128, 128, 128), (256, 256, 256), (512,))

@@ -5,12 +5,13 @@ The first version, with the stride on the first 1×1 convolution of a stage, as 
 epsilon and other layer names. With 200 classes 23,997,512 parameters, 23,944,392 of them trainable.
 """
 
-from keras import layers
+from keras import initializers, layers
 
 from models.layers import BatchNormalization, kernel_l2
 
 WEIGHT_DECAY = 0.0
 OUTPUT_WEIGHT_DECAY = 0.0
+OUTPUT_INITIALIZER = initializers.GlorotUniform
 
 # Channels of the bottleneck and number of blocks of the stages, which are counted from 2.
 _STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))

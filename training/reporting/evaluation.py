@@ -226,7 +226,7 @@ def _predict(model, batches, num_images, pooled, hooks):
     named = model.named_outputs
     if pooled:
         model = keras.Model(
-            model.inputs, {"prob": model.output, "features": model.get_layer("avg_pool").output}
+            model.inputs, {"prob": model.output, "features": models.pooling_layer(model).output}
         )
     if distribution.in_several_processes():
         model = keras.Model(model.inputs, keras.tree.map_structure(_Whole(), model.output))
