@@ -158,7 +158,8 @@ def figure_3_small() -> list[Cell]:
             loss,
             (
                 *("--dataset", f"digits-sub{size}", "--architecture", "resnet-32-fc"),
-                *("--batch_size", "50", "--epochs", "12", *LOSSES[loss][1]),
+                *("--batch_size", "50", "--epochs", "24", "--sgdr_base_len", "24"),
+                *LOSSES[loss][1],
             ),
             None,
             size,

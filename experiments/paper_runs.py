@@ -95,12 +95,17 @@ class Study:
                 return None
         return max(scores, key=scores.get, default=None)
 
-    def _search_score(self, directory: Path) -> float:
+    def _search_score(self, directory: Path) -> tuple[float, float]:
+        """The accuracy that chooses; among equal ones, as few images often give, the loss."""
         run = Run(directory, read_result(directory))
         if not self.protocol.validation:
-            return run.score("best")
+            return run.score("best"), 0.0
         rows = read_history(directory)[-_LAST:]
-        return float(np.mean([row[run.accuracy_column] for row in rows]))
+        accuracy, loss = (
+            float(np.mean([row.get(name, 0.0) for row in rows]))
+            for name in (run.accuracy_column, "val_loss")
+        )
+        return accuracy, -loss
 
     def run(self, pool: Pool, say=print) -> None:
         """Brings all trainings to their end; what failed is noted in its directory's failed.txt."""
