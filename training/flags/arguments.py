@@ -16,6 +16,7 @@ from training.flags.declaration import (
 )
 from training.flags.parser import Parser
 from training.learning import flags as learning
+from training.learning import network_flags
 from training.reporting import flags as reporting
 from training.resuming import flags as resuming
 from training.resuming import snapshots
@@ -28,7 +29,7 @@ DESCRIPTION = (
 def _groups() -> tuple[FlagGroup, ...]:
     first = (
         data.TRAINING_FLAGS,
-        learning.NETWORK,
+        network_flags.NETWORK,
         learning.OPTIMISATION,
         learning.SCHEDULE,
         learning.FINETUNING,

@@ -1,76 +1,19 @@
-"""The flags that say what is learned and how: network, loss, optimisation, schedule, fine-tuning.
+"""The flags that say how a network learns: optimisation, schedule, fine-tuning.
 
 Nothing here imports Keras: `--help` and a wrong argument answer at once.
 """
 
 import argparse
 
-import architectures
-import embeddings
 import sgdr
 from training.flags import paths
 from training.flags.declaration import Flag, FlagGroup
 from training.flags.parser import number
+from training.learning import network_flags
 from utils import UsageError
 
-EMBEDDING_LOSS_NAMES = ("inv_corr", "mse", "unnorm_corr", "softmax_corr")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 _WEIGHT_FILES = (".keras", ".h5", ".hdf5")
-
-_OTHER_LOSSES = {
-    **dict.fromkeys(("cosine", "cosine_loss", "cos"), "write inv_corr, the cosine loss"),
-    **dict.fromkeys(
-        ("cross_entropy", "xent", "softmax", "categorical_crossentropy"),
-        "cross entropy is the loss without --embedding and --loss",
-    ),
-}
-
-NETWORK = FlagGroup(
-    "network and loss",
-    (
-        Flag(
-            "--architecture",
-            default="simple",
-            metavar="NAME",
-            help=f"network: {', '.join(architectures.ARCHITECTURES)}",
-            synonyms=("--arch", "--network"),
-        ),
-        Flag(
-            "--embedding",
-            metavar="onehot|FILE",
-            help="learn class embeddings with --loss; without it, cross entropy",
-        ),
-        Flag(
-            "--loss",
-            choices=EMBEDDING_LOSS_NAMES,
-            help="embedding loss: inv_corr is the cosine loss",
-            instead=_OTHER_LOSSES,
-            default_text="inv_corr with --embedding",
-        ),
-        Flag(
-            "--cls_weight",
-            type=number(least=0),
-            default=0.0,
-            metavar="W",
-            help="adds a softmax classifier on top of the embedding, its cross entropy weighted "
-            "by W",
-        ),
-        Flag(
-            "--cls_base",
-            metavar="NAME|INDEX",
-            help="layer that classifier sits on",
-            default_text="the embedding",
-        ),
-        Flag(
-            "--label_smoothing",
-            type=number(least=0, below=1),
-            default=0.0,
-            metavar="E",
-            help="cross entropy aims at 1-E for the true class and E/(C-1) for each of the C-1 "
-            "others",
-        ),
-    ),
-)
 
 OPTIMISATION = FlagGroup(
     "optimisation",
@@ -244,10 +187,7 @@ def check_learning_arguments(args: argparse.Namespace, num_classes: int | None) 
     Raises:
         UsageError: An argument, or a combination of arguments, is wrong.
     """
-    architectures.check_image_size(args.architecture, args.image_size)
-    _check_loss(args)
-    if num_classes is not None and args.embedding == "onehot":
-        architectures.check_embedding_dim(args.architecture, num_classes)
+    network_flags.check_network_arguments(args, num_classes)
     _check_finetuning(args)
     _check_schedule(args)
     if args.accumulate_steps > args.batch_size:
@@ -256,28 +196,6 @@ def check_learning_arguments(args: argparse.Namespace, num_classes: int | None) 
             "only; use fewer parts"
         )
     args.val_batch_size = args.val_batch_size or args.batch_size
-
-
-def _check_loss(args: argparse.Namespace) -> None:
-    if args.embedding is None:
-        for flag, given in (
-            ("--loss", args.loss is not None),
-            ("--cls_weight", args.cls_weight > 0),
-        ):
-            if given:
-                raise UsageError(
-                    f"{flag} needs class embeddings: add --embedding onehot, or leave {flag} out"
-                )
-    else:
-        embeddings.check_embedding(args.embedding)
-        args.loss = args.loss or "inv_corr"
-        if args.label_smoothing and not args.cls_weight:
-            raise UsageError(
-                "--label_smoothing smooths the targets of the cross entropy, which an embedding "
-                "loss has only with --cls_weight: add that, or leave --label_smoothing out"
-            )
-    if args.cls_base is not None and not args.cls_weight:
-        raise UsageError("--cls_base places the classifier that --cls_weight adds: give both")
 
 
 def _check_finetuning(args: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ import models
 from models.heads import EmbeddingOutput
 from training.flags import arguments
 from training.learning import losses, metrics
-from training.learning.flags import EMBEDDING_LOSS_NAMES
+from training.learning.network_flags import EMBEDDING_LOSS_NAMES
 
 CLASSES, DIM, BATCH = 5, 7, 6
 

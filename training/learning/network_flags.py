@@ -1,0 +1,107 @@
+"""The flags that say what is learned: the network and its loss.
+
+Nothing here imports Keras: `--help` and a wrong argument answer at once.
+"""
+
+import argparse
+
+import architectures
+import embeddings
+from training.flags.declaration import Flag, FlagGroup
+from training.flags.parser import number
+from utils import UsageError
+
+EMBEDDING_LOSS_NAMES = ("inv_corr", "mse", "unnorm_corr", "softmax_corr")
+
+_OTHER_LOSSES = {
+    **dict.fromkeys(("cosine", "cosine_loss", "cos"), "write inv_corr, the cosine loss"),
+    **dict.fromkeys(
+        ("cross_entropy", "xent", "softmax", "categorical_crossentropy"),
+        "cross entropy is the loss without --embedding and --loss",
+    ),
+}
+
+NETWORK = FlagGroup(
+    "network and loss",
+    (
+        Flag(
+            "--architecture",
+            default="simple",
+            metavar="NAME",
+            help=f"network: {', '.join(architectures.ARCHITECTURES)}",
+            synonyms=("--arch", "--network"),
+        ),
+        Flag(
+            "--embedding",
+            metavar="onehot|FILE",
+            help="learn class embeddings with --loss; without it, cross entropy",
+        ),
+        Flag(
+            "--loss",
+            choices=EMBEDDING_LOSS_NAMES,
+            help="embedding loss: inv_corr is the cosine loss",
+            instead=_OTHER_LOSSES,
+            default_text="inv_corr with --embedding",
+        ),
+        Flag(
+            "--cls_weight",
+            type=number(least=0),
+            default=0.0,
+            metavar="W",
+            help="adds a softmax classifier on top of the embedding, its cross entropy weighted "
+            "by W",
+        ),
+        Flag(
+            "--cls_base",
+            metavar="NAME|INDEX",
+            help="layer that classifier sits on",
+            default_text="the embedding",
+        ),
+        Flag(
+            "--label_smoothing",
+            type=number(least=0, below=1),
+            default=0.0,
+            metavar="E",
+            help="cross entropy aims at 1-E for the true class and E/(C-1) for each of the C-1 "
+            "others",
+        ),
+    ),
+)
+
+
+def check_network_arguments(args: argparse.Namespace, num_classes: int | None) -> None:
+    """Resolves the loss, and refuses networks, images and losses that do not go together.
+
+    Args:
+        args: With `image_size` resolved; changed in place.
+        num_classes: Classes of the data set; `None` where only loading it tells.
+
+    Raises:
+        UsageError: An argument, or a combination of arguments, is wrong.
+    """
+    architectures.check_image_size(args.architecture, args.image_size)
+    _check_loss(args)
+    if num_classes is not None and args.embedding == "onehot":
+        architectures.check_embedding_dim(args.architecture, num_classes)
+
+
+def _check_loss(args: argparse.Namespace) -> None:
+    if args.embedding is None:
+        for flag, given in (
+            ("--loss", args.loss is not None),
+            ("--cls_weight", args.cls_weight > 0),
+        ):
+            if given:
+                raise UsageError(
+                    f"{flag} needs class embeddings: add --embedding onehot, or leave {flag} out"
+                )
+    else:
+        embeddings.check_embedding(args.embedding)
+        args.loss = args.loss or "inv_corr"
+        if args.label_smoothing and not args.cls_weight:
+            raise UsageError(
+                "--label_smoothing smooths the targets of the cross entropy, which an embedding "
+                "loss has only with --cls_weight: add that, or leave --label_smoothing out"
+            )
+    if args.cls_base is not None and not args.cls_weight:
+        raise UsageError("--cls_base places the classifier that --cls_weight adds: give both")
