@@ -99,7 +99,7 @@ def train(args: Namespace, session: Session) -> None:
         (dataset.validation or dataset.test).labels,
         top_k=args.top_k_acc,
         every=args.val_every,
-        also_after=[*schedule.cycle_ends(args.epochs), args.epochs],
+        also_after=[*(schedule.cycle_ends(args.epochs) if args.val_every else ()), args.epochs],
     )
     history = epochs.EpochReport(batches.images_per_epoch, args.epochs, args.log_dir)
     watched = [

@@ -66,6 +66,8 @@ class Study:
         held_out = search and self.protocol.validation
         if held_out:
             argv += ["--validation_fraction", self.protocol.validation]
+        elif self.protocol.validation:
+            argv += ["--val_every", "0"]  # the test images are looked at once
         part = "search" if held_out else "all"
         directory = self.directory / cell.name / part / f"lr_{rate}" / f"seed_{seed}"
         return Planned(directory, (*argv, *self.protocol.extra))

@@ -78,8 +78,12 @@ class Plan:
 
     def final_argv(self, values: dict[str, Any]) -> list[str]:
         """The same on all training images, without a seed."""
-        names = (*_SPLITS, "--seed", "--snapshot_best")
-        return space.without_flags(self.trial_argv(values), names)
+        names = [*_SPLITS, "--seed", "--snapshot_best"]
+        if self.selected_on == "test":
+            return space.without_flags(self.trial_argv(values), names)
+        # The test images are looked at once.
+        argv = space.without_flags(self.trial_argv(values), [*names, "--val_every"])
+        return [*argv, "--val_every", "0"]
 
 
 def _has(argv: Sequence[str], flags: Sequence[str]) -> list[str]:

@@ -23,7 +23,7 @@ class Validation:
         batches: The images as a `PyDataset`.
         labels: Their class indices in that order, `(images,)`.
         top_k: Further accuracies among the k best.
-        every: Evaluate after so many epochs.
+        every: Evaluate after so many epochs; 0 does not.
         also_after: And after these numbers of epochs.
 
     Attributes:
@@ -50,7 +50,8 @@ class Validation:
 
     def is_due(self, epochs_done: int) -> bool:
         """Whether to evaluate after so many epochs."""
-        return epochs_done % self._every == 0 or epochs_done in self._also_after
+        regular = self._every and epochs_done % self._every == 0
+        return bool(regular) or epochs_done in self._also_after
 
     def evaluate(self, model, epochs_done: int, hooks: keras.callbacks.Callback) -> dict:
         """The scores of a model, by the names that logs have for them.

@@ -89,6 +89,7 @@ def test_a_sweep_finds_the_best_settings_and_says_what_it_chose_them_on(
     command = (final / "seed_1" / "command.txt").read_text()
     assert "--seed 1" in command
     assert "--validation_fraction" not in command
+    assert "--val_every 0" in command  # the test images are looked at once
     assert "n = 2 seeds" in out
     assert json.loads((final / "selection.json").read_text())["selected_on"] == "validation"
 

@@ -35,3 +35,5 @@ def test_scores_are_those_of_keras_where_both_average_images(run):
 def test_when_an_evaluation_is_due():
     validation = fitting.Validation(None, np.zeros(1), every=10, also_after=[12, 36, 50])
     assert [n for n in range(1, 51) if validation.is_due(n)] == [10, 12, 20, 30, 36, 40, 50]
+    at_the_end = fitting.Validation(None, np.zeros(1), every=0, also_after=[50])
+    assert [n for n in range(1, 51) if at_the_end.is_due(n)] == [50]

@@ -55,11 +55,11 @@ OPTIMISATION = FlagGroup(
         ),
         Flag(
             "--val_every",
-            type=number(int, least=1),
+            type=number(int, least=0),
             default=1,
             metavar="N",
             help="evaluate after every N epochs, and always at the ends of the schedule's cycles "
-            "and of the training",
+            "and of the training; 0: only at the end of the training",
         ),
         Flag(
             "--clipgrad",
@@ -229,7 +229,7 @@ def _check_schedule(args: argparse.Namespace) -> None:
             )
     # Made also where --epochs is given, as it reads --sgd_schedule.
     schedule = sgdr.make_schedule(args)
-    if schedule.follows_loss and args.val_every > 1:
+    if schedule.follows_loss and args.val_every != 1:
         raise UsageError(
             f"--val_every {args.val_every}: --lr_schedule SGD watches the val_loss of every epoch; "
             "leave it out, or give --sgd_schedule"
