@@ -13,6 +13,13 @@ def resized_size(width: int, height: int, smaller_side: int) -> tuple[int, int]:
     return round(width * smaller_side / height), smaller_side
 
 
+def shrunk_size(width: int, height: int, smaller_side: int) -> tuple[int, int]:
+    """As `resized_size`, of larger images only; smaller ones stay as they are."""
+    if min(width, height) <= smaller_side:
+        return width, height
+    return resized_size(width, height, smaller_side)
+
+
 def resize_region(
     image: Image.Image | np.ndarray,
     size: tuple[int, int],

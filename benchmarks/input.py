@@ -2,12 +2,14 @@
 
     python benchmarks/input.py Flowers --data_root DIR
     python benchmarks/input.py Flowers --data_root DIR --batch_size 96 --queue_size 32 --workers 16
+    python benchmarks/input.py Flowers --data_root DIR --augmentations paper light strong
 
 Prints images per second by the clock, and per second of one core's time ("per core"), which other
 programs on the machine disturb less. "Plain" decodes, resizes the whole image, normalises it to
 float32, flips, erases and crops, one image after the other, with the same draws. Memory is what
 the process grows by, at its peak, while the queue runs full; decoded images in a cache are there
-before.
+before. With `--augmentations` it measures these instead, in turn, and says each one's speed per
+core beside the first one's.
 """
 
 import argparse
@@ -26,6 +28,8 @@ from PIL import Image
 
 import datasets
 import resizing
+from datasets import loading
+from datasets.augmentation import AUGMENTATIONS, Policy
 from datasets.batches import cache, parallel, rng, transforms
 from datasets.batches.sequence import BatchSequence
 from datasets.dataset import Dataset
@@ -168,6 +172,42 @@ def measure_batches(
     return batches, measure(make, args.repeats)
 
 
+def measure_augmentations(dataset: Dataset, args: argparse.Namespace) -> None:
+    """Whole epochs with one augmentation and another in turn, without and with a cache."""
+    in_files = not isinstance(dataset.train.images, np.ndarray)
+    options = {"image_size": args.image_size, "test_fraction": args.test_fraction}
+    for form in ("none", "ram") if in_files else ("none",):
+        makers = {}
+        for name in args.augmentations:
+            own = datasets.load_dataset(
+                args.dataset, args.data_root, augmentation=Policy(name), cache="none", **options
+            )
+            own.train = dataset.train.take(np.arange(len(dataset.train)))
+            if form == "ram":
+                loading.fill_cache(own, ["train"], "ram", skip_bad_images=False)
+            batches = own.train_batches(
+                args.batch_size, seed=0, workers=args.workers[0], queue_size=args.queue_size
+            )
+
+            def make(batches=batches) -> int:
+                count = sum(len(images) for images, _ in batches)
+                batches.epoch += 1
+                return count
+
+            makers[name] = make
+        speeds = {name: [] for name in makers}
+        for _ in range(args.repeats):  # in turn, as the machine's speed changes with time
+            for name, make in makers.items():
+                speeds[name].append(measure(make, 1))
+        for name, found in speeds.items():
+            print_row(
+                f"{name}, cache {form}", tuple(map(statistics.median, zip(*found, strict=True)))
+            )
+            first = next(iter(speeds.values()))
+            shares = [one[1] / other[1] for one, other in zip(found, first, strict=True)]
+            print(f"    per core {statistics.median(shares):.2f} times {args.augmentations[0]}")
+
+
 def measure_memory(dataset: Dataset, args: argparse.Namespace, workers: int, speed: float) -> int:
     """Peak growth of the resident memory while a network too slow lets the queue run full."""
     batches = dataset.train_batches(
@@ -192,6 +232,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=96)
     parser.add_argument("--queue_size", type=int, default=32)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--augmentations", nargs="+", choices=AUGMENTATIONS, metavar="NAME")
     parser.add_argument("--repeats", type=int, default=3, help="the median is printed (3)")
     args = parser.parse_args()
 
@@ -212,6 +253,9 @@ def main() -> None:
     )
     print(f"{'':42}{'images/s':>12}{'per core':>12}{'peak MB':>12}")
 
+    if args.augmentations:
+        measure_augmentations(dataset, args)
+        return
     plain = None
     for form in ("no cache", "cached in memory") if in_files else ("arrays",):
         if form == "cached in memory":

@@ -3,15 +3,19 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
+from datasets.augmentation import AUGMENTATIONS, FLIPS, Policy
 from datasets.info import CACHE_MODES, DatasetSpec, Validation
 from datasets.registry import check_dataset, dataset_names, load_dataset
 from datasets.sources.class_lists import ClassList, read_class_list
 from utils import UserError
 
 __all__ = [
+    "AUGMENTATIONS",
     "CACHE_MODES",
+    "FLIPS",
     "ClassList",
     "DatasetSpec",
+    "Policy",
     "Validation",
     "check_dataset",
     "dataset_names",

@@ -202,9 +202,14 @@ class Dataset:
         from datasets.batches.sequence import BatchSequence
 
         spec = self.spec
+        options["policy"] = spec.augmentation if options["train"] else None
         if isinstance(split.images, np.ndarray):
+            if options["policy"]:
+                options["mean"] = self.mean  # the colour of cutout
             pipeline = ArrayPipeline(split, spec.image_size, spec.info.augmentation, **options)
         else:
-            resize = spec.resize if options["train"] else (spec.test_resize, spec.test_resize)
+            resize = spec.resize
+            if not options["train"] or options["policy"]:
+                resize = (spec.test_resize, spec.test_resize)
             pipeline = FilePipeline(split, spec.image_size, resize, **options)
         return BatchSequence(pipeline, batch_size, **reading)

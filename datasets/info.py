@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
+    from datasets.augmentation import Policy
     from datasets.sources.class_lists import ClassList
 
 ClassId = int | str
@@ -142,6 +143,7 @@ class DatasetSpec:
         validation: Which training images are held out for validation, `None` for none.
         exif_rotation: Whether images are turned upright as their EXIF data say.
         split_seed: Draws the subset, the test images of a folder and the validation images.
+        augmentation: How training images are changed at random; `None` for the paper's way.
     """
 
     name: str
@@ -160,3 +162,4 @@ class DatasetSpec:
     validation: Validation | None = None
     exif_rotation: bool = False
     split_seed: int = 0
+    augmentation: Policy | None = None

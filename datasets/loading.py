@@ -77,7 +77,7 @@ def load(
         _leave_out(
             dataset, read, lambda split: checks.find_no_images(split.images), skip_bad_images
         )
-        _fill_cache(dataset, read, cache_mode, skip_bad_images)
+        fill_cache(dataset, read, cache_mode, skip_bad_images)
         if "train" in splits:
             # Where they are computed, that reads all images; better now than amid a training.
             _ = dataset.mean
@@ -145,12 +145,16 @@ def _resize_arrays(images: np.ndarray, side: int) -> np.ndarray:
     return np.stack([np.asarray(image) for image in resized])
 
 
-def _fill_cache(dataset: Dataset, splits: Sequence[str], mode: str, skip_bad_images: bool) -> None:
+def fill_cache(dataset: Dataset, splits: Sequence[str], mode: str, skip_bad_images: bool) -> None:
     """Decodes all images into the cache, or, to find the bad ones, only for the check."""
     spec = dataset.spec
     smallest, largest = spec.resize
     # Where the size is drawn anew each time, only the decoded image serves all of them.
     sides = {"train": smallest if smallest == largest else None, "test": spec.test_resize}
+    policy = spec.augmentation
+    if policy:
+        cropped = policy.name != "none"
+        sides["train"] = policy.source_side(spec.image_size) if cropped else spec.test_resize
     if dataset.validation and "train" in splits:
         sides["validation"] = sides["test"]
         del sides["test"]  # which is read once only, at the end
@@ -160,15 +164,19 @@ def _fill_cache(dataset: Dataset, splits: Sequence[str], mode: str, skip_bad_ima
         images = getattr(dataset, part).images
         return images, side, dataset.cache_dir, f"{spec.info.name}-{part}"
 
-    turned = {"exif_rotation": spec.exif_rotation}
+    def form(part: str) -> dict[str, bool]:
+        # A small photo is enlarged when it is cropped, as it would be without a cache.
+        only_shrink = part == "train" and policy is not None and policy.name != "none"
+        return {"exif_rotation": spec.exif_rotation, "only_shrink": only_shrink}
+
     if mode == "auto" and all(
-        cache.is_on_disk(*where(part, side), **turned) for part, side in sides.items()
+        cache.is_on_disk(*where(part, side), **form(part)) for part, side in sides.items()
     ):
         mode = "disk"
         logger.info("cache: disk, since the decoded images are in %s", dataset.cache_dir)
     elif mode == "auto":
         mode = cache.choose_mode(
-            [(getattr(dataset, part).images, side) for part, side in sides.items()]
+            [(*where(part, side)[:2], form(part)["only_shrink"]) for part, side in sides.items()]
         )
     dataset.cache = mode
     if mode == "none":
@@ -177,7 +185,8 @@ def _fill_cache(dataset: Dataset, splits: Sequence[str], mode: str, skip_bad_ima
         return
 
     for part, side in sides.items():
-        getattr(dataset, part).store = cache.build_store(*where(part, side), mode=mode, **turned)
+        store = cache.build_store(*where(part, side), mode=mode, **form(part))
+        getattr(dataset, part).store = store
 
     _leave_out(dataset, list(sides), _find_undecoded, skip_bad_images)
     if skip_bad_images and (uncached := [part for part in splits if part not in sides]):

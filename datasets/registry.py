@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from datasets.augmentation import Policy, resolve
 from datasets.info import CACHE_MODES, DatasetInfo, DatasetSpec, Validation
 from datasets.sources import cars, cifar, cub, digits, flowers, folder, mit67
 from datasets.sources.class_lists import ClassList, read_class_list
@@ -63,6 +64,7 @@ def check_dataset(
     validation: Validation | None = None,
     exif_rotation: bool | None = None,
     split_seed: int = 0,
+    augmentation: Policy | None = None,
     splits: Sequence[str] = ("train", "test"),
 ) -> DatasetSpec:
     """Checks what can be checked without reading a data set, and resolves its sizes.
@@ -78,6 +80,7 @@ def check_dataset(
             data set, which is to do so for one's own images only.
         split_seed: Draws the subset of a `-subN` name, the test images of a folder and the
             validation images.
+        augmentation: How training images are changed at random; `None` for the paper's way.
         splits: The splits whose images are going to be read.
 
     Raises:
@@ -136,6 +139,7 @@ def check_dataset(
         validation=validation,
         exif_rotation=info.exif_rotation if exif_rotation is None else exif_rotation,
         split_seed=split_seed,
+        augmentation=resolve(augmentation, info, crop),
     )
 
 
@@ -149,6 +153,7 @@ def load_dataset(
     validation: Validation | None = None,
     exif_rotation: bool | None = None,
     split_seed: int = 0,
+    augmentation: Policy | None = None,
     cache: str = "auto",
     cache_dir: str | os.PathLike | None = None,
     skip_bad_images: bool = False,
@@ -188,6 +193,7 @@ def load_dataset(
         validation=validation,
         exif_rotation=exif_rotation,
         split_seed=split_seed,
+        augmentation=augmentation,
         splits=splits,
     )
     from datasets import loading  # NumPy and Pillow, which `--help` does not wait for

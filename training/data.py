@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import datasets
+from training import augmentation
 from training.devices.flags import batch_multiple
 from training.flags.declaration import Flag, FlagGroup
 from training.flags.parser import number
@@ -172,6 +173,7 @@ def check_data_arguments(args: argparse.Namespace) -> datasets.DatasetSpec:
         image_size=args.image_size,
         class_list=args.class_list,
         test_fraction=args.test_fraction,
+        augmentation=augmentation.policy(args),
         # Only a training has the flag, and reads more than the test images.
         splits=("train", "test") if hasattr(args, "cache") else ("test",),
     )
@@ -195,6 +197,7 @@ def loading_options(args: argparse.Namespace) -> dict:
         "validation": validation,
         "split_seed": args.split_seed,
         "train_repeats": args.train_repeats,
+        "augmentation": augmentation.policy(args),
     }
 
 

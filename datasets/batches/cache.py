@@ -103,33 +103,40 @@ def is_on_disk(
     name: str,
     *,
     exif_rotation: bool = False,
+    only_shrink: bool = False,
 ) -> bool:
     """Whether an earlier run left these images decoded; arguments as for `build_store`."""
     try:
-        file = _file_for(paths, smaller_side, directory, name, exif_rotation)
+        file = _file_for(paths, smaller_side, directory, name, exif_rotation, only_shrink)
         return _open_file(file, len(paths), smaller_side) is not None
     except OSError:
         return False
 
 
 def _file_for(
-    paths: Sequence[str], smaller_side: int | None, directory: Path, name: str, exif_rotation: bool
+    paths: Sequence[str],
+    smaller_side: int | None,
+    directory: Path,
+    name: str,
+    exif_rotation: bool,
+    only_shrink: bool,
 ) -> Path:
-    key = files_key(paths, smaller_side=smaller_side, exif_rotation=exif_rotation)
+    options = {"only_shrink": True} if only_shrink else {}  # older files have keys without it
+    key = files_key(paths, smaller_side=smaller_side, exif_rotation=exif_rotation, **options)
     return directory / f"{name}-{key}.pixels"
 
 
-def choose_mode(parts: Sequence[tuple[Sequence[str], int | None]]) -> str:
+def choose_mode(parts: Sequence[tuple[Sequence[str], int | None, bool]]) -> str:
     """What `auto` means for these images: `ram` if they fit in half of the free memory.
 
     Args:
-        parts: Paths of images, and the smaller side that they are stored with, of each split.
+        parts: Of each split: paths, and `smaller_side` and `only_shrink` as for `build_store`.
     """
     needed = 0
-    for paths, smaller_side in parts:
+    for paths, smaller_side, only_shrink in parts:
         step = max(1, len(paths) // _SAMPLES_FOR_ESTIMATE)
         sampled = paths[::step]
-        stored = _starts(_read_sizes(sampled, smaller_side))[-1]
+        stored = _starts(_read_sizes(sampled, smaller_side, False, only_shrink))[-1]
         needed += int(stored) * len(paths) / len(sampled)
     free = available_memory()
     chosen = "ram" if needed <= free / 2 else "none"
@@ -150,6 +157,7 @@ def build_store(
     *,
     mode: str,
     exif_rotation: bool = False,
+    only_shrink: bool = False,
 ) -> PixelStore:
     """Decodes images, or finds them decoded on disk.
 
@@ -160,12 +168,13 @@ def build_store(
         name: Of the data set and split, for messages and file names.
         mode: `"ram"` or `"disk"`.
         exif_rotation: Turn the images upright as their EXIF data say.
+        only_shrink: Leave smaller images as they are decoded.
 
     Raises:
         UserError: There is not enough memory or disk space, or the directory cannot be written.
     """
     if mode == "ram":
-        index = _read_sizes(paths, smaller_side, exif_rotation)
+        index = _read_sizes(paths, smaller_side, exif_rotation, only_shrink)
         needed = int(_starts(index)[-1])
         if needed > (free := available_memory()):
             raise UserError(
@@ -176,7 +185,7 @@ def build_store(
         _decode_into(pixels, index, paths, name, exif_rotation)
         return PixelStore(index, pixels, smaller_side)
 
-    file = _file_for(paths, smaller_side, directory, name, exif_rotation)
+    file = _file_for(paths, smaller_side, directory, name, exif_rotation, only_shrink)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         # Of several runs that need it one builds it; the others wait and find it.
@@ -185,7 +194,8 @@ def build_store(
             store = _open_file(file, len(paths), smaller_side)
             # What could not be read then (a share that was away, say) may be there now.
             if store is None or any(_can_be_decoded(paths[i]) for i in store.bad()):
-                _build_file(file, paths, smaller_side, name, exif_rotation)
+                index = _read_sizes(paths, smaller_side, exif_rotation, only_shrink)
+                _build_file(file, paths, index, name, exif_rotation)
                 store = _open_file(file, len(paths), smaller_side)
     except OSError as error:
         raise UserError(f"--cache_dir {directory}: {error.strerror or error}") from None
@@ -232,9 +242,8 @@ def _remove_abandoned_parts(directory: Path) -> None:
 
 
 def _build_file(
-    file: Path, paths: Sequence[str], smaller_side: int | None, name: str, exif_rotation: bool
+    file: Path, paths: Sequence[str], index: np.ndarray, name: str, exif_rotation: bool
 ) -> None:
-    index = _read_sizes(paths, smaller_side, exif_rotation)
     begin = _DIGEST_BYTES + index.nbytes
     needed = begin + int(_starts(index)[-1])
     # A build that was killed leaves its part; only the holder of the lock writes here.
@@ -264,9 +273,10 @@ def _starts(index: np.ndarray) -> np.ndarray:
 
 
 def _read_sizes(
-    paths: Sequence[str], smaller_side: int | None, exif_rotation: bool = False
+    paths: Sequence[str], smaller_side: int | None, exif_rotation: bool, only_shrink: bool
 ) -> np.ndarray:
     """An index in which no image is decoded yet."""
+    resized_size = resizing.shrunk_size if only_shrink else resizing.resized_size
 
     def stored_size(path: str) -> tuple[int, int]:
         try:
@@ -274,7 +284,7 @@ def _read_sizes(
         except UserError:
             return 0, 0
         if smaller_side is not None:
-            width, height = resizing.resized_size(width, height, smaller_side)
+            width, height = resized_size(width, height, smaller_side)
         return height, width
 
     sizes = map_threads(stored_size, paths, "reading image sizes")

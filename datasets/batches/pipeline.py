@@ -1,13 +1,16 @@
 """From a split's images to the pixels of a batch: which sample comes when, and how it is drawn."""
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
 import resizing
-from datasets.batches import rng, transforms
+from datasets.augmentation import Policy
+from datasets.batches import crops, rng, transforms
 from datasets.batches.split import Split
+from datasets.batches.trivial_augment import trivial_augment
 from datasets.info import Augmentation
 from foreign_files import image_files
 
@@ -23,13 +26,27 @@ class Pipeline:
 
     images_per_task: int
 
-    def __init__(self, split: Split, image_size: int, *, seed: int, train: bool, repeats: int = 1):
+    def __init__(
+        self,
+        split: Split,
+        image_size: int,
+        *,
+        seed: int,
+        train: bool,
+        repeats: int = 1,
+        policy: Policy | None = None,
+    ):
         self.image_size = image_size
         self.labels = split.labels.astype(np.int32)
         self._images = split.images
         self._seed = seed
         self._train = train
         self._repeats = repeats
+        self._policy = policy
+        self._unchanged = not train or (policy is not None and policy.name == "none")
+        if policy and policy.flip == "alternating":
+            draws = rng.uniforms(seed, rng.FLIP, 0, 0, len(split), count=1)
+            self._mirrored_at_first = draws[:, 0] < 0.5
         self._cached_order = functools.lru_cache(maxsize=2)(self._draw_order)
 
     def __len__(self) -> int:
@@ -37,13 +54,25 @@ class Pipeline:
 
     def order(self, epoch: int) -> np.ndarray:
         """Which image of the split comes at each position of the epoch, `(positions,)`."""
-        return self._cached_order(epoch if self._train else 0)
+        return self._cached_order(epoch if self._train else 0)[0]
 
-    def _draw_order(self, epoch: int) -> np.ndarray:
-        if not self._train:
-            return np.arange(len(self))
-        order = rng.generator(self._seed, rng.SHUFFLE, epoch).permutation(len(self))
-        return order % len(self.labels)
+    def _draw_order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The images of an epoch, and for the how manieth time in it each of them comes."""
+        order = np.arange(len(self))
+        if self._train:
+            order = rng.generator(self._seed, rng.SHUFFLE, epoch).permutation(len(self))
+        repeats, images = np.divmod(order, len(self.labels))
+        return images, repeats
+
+    def _mirrored(
+        self, samples: np.ndarray, epoch: int, start: int, draws: np.ndarray
+    ) -> np.ndarray:
+        """Which images the policy mirrors, bool `(count,)`; `draws` are uniform in [0, 1)."""
+        if self._policy.flip != "alternating":
+            return draws < (0.5 if self._policy.flip == "random" else 0)
+        repeats = self._cached_order(epoch)[1][start : start + len(samples)]
+        seen = epoch * self._repeats + repeats
+        return (self._mirrored_at_first[samples] + seen) % 2 == 1
 
     def fill(self, out: np.ndarray, samples: np.ndarray, epoch: int, start: int) -> None:
         """Writes images to `out`.
@@ -62,14 +91,25 @@ class ArrayPipeline(Pipeline):
 
     images_per_task = 256
 
-    def __init__(self, split: Split, image_size: int, augmentation: Augmentation, **options):
+    def __init__(
+        self,
+        split: Split,
+        image_size: int,
+        augmentation: Augmentation,
+        mean: Sequence[float] = (0, 0, 0),
+        **options,
+    ):
         super().__init__(split, image_size, **options)
         self._augmentation = augmentation
+        self._mean = np.rint(mean).astype(np.uint8)
 
     def fill(self, out: np.ndarray, samples: np.ndarray, epoch: int, start: int) -> None:
         images = self._images[samples]
-        if not self._train:
+        if self._unchanged:
             out[...] = images
+            return
+        if self._policy:
+            self._fill_by_policy(out, images, samples, epoch, start)
             return
         draws = rng.uniforms(
             self._seed, rng.AUGMENTATION, epoch, start, start + len(samples), count=5
@@ -80,6 +120,21 @@ class ArrayPipeline(Pipeline):
         shift = spread[:, :2] * self._augmentation.shift * self.image_size
         zoom = 1 + spread[:, 2:] * self._augmentation.zoom
         out[...] = transforms.warp_batch(images, flip, shift, zoom)
+
+    def _fill_by_policy(self, out, images, samples, epoch, start) -> None:
+        policy = self._policy
+        draws = rng.uniforms(
+            self._seed, rng.AUGMENTATION, epoch, start, start + len(samples), count=8
+        )
+        shift = (draws[:, :2] * (2 * policy.crop_shift + 1)).astype(int) - policy.crop_shift
+        flip = self._mirrored(samples, epoch, start, draws[:, 2])
+        out[...] = crops.shift_batch(images, shift, flip)
+        if policy.trivial_augment:
+            for i, row in enumerate(draws):
+                out[i] = trivial_augment(Image.fromarray(out[i]), *row[3:6])
+        if policy.cutout:
+            center = (draws[:, 6:] * self.image_size).astype(int)
+            crops.cut_out(out, center, policy.cutout, self._mean)
 
 
 class FilePipeline(Pipeline):
@@ -94,15 +149,46 @@ class FilePipeline(Pipeline):
         self._resize = resize
 
     def fill(self, out: np.ndarray, samples: np.ndarray, epoch: int, start: int) -> None:
+        if self._policy and not self._unchanged:
+            self._fill_by_policy(out, samples, epoch, start)
+            return
         for i, sample in enumerate(samples):
             image, size = self._read(sample)
-            if self._train:
+            if not self._unchanged:
                 draw = rng.generator(self._seed, rng.AUGMENTATION, epoch, start + i)
                 view = transforms.draw_view(draw, *size, self._resize, self.image_size)
                 out[i] = transforms.render_view(image, view, self.image_size, draw)
             else:
                 size = resizing.resized_size(*size, self._resize[0])
                 out[i] = resizing.center_view(image, size, self.image_size)
+
+    def _fill_by_policy(self, out, samples, epoch, start) -> None:
+        policy, side = self._policy, self.image_size
+        for i, sample in enumerate(samples):
+            draw = rng.generator(self._seed, rng.AUGMENTATION, epoch, start + i)
+            numbers = draw.random(5)
+            image, size = self._read_source(sample)
+            box = crops.draw_resized_crop(draw, *size, policy.crop_scale)
+            view = crops.resized_crop(image, box, side)
+            if self._mirrored(samples[i : i + 1], epoch, start + i, numbers[:1])[0]:
+                view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            if policy.trivial_augment:
+                view = trivial_augment(view, *numbers[1:4])
+            out[i] = view
+            if numbers[4] < policy.erase:
+                left, top, width, height = transforms.draw_rectangle(draw, side, side)
+                transforms.fill_noise(out[i, top : top + height, left : left + width], draw)
+
+    def _read_source(self, sample: int) -> tuple[Image.Image | np.ndarray, tuple[int, int]]:
+        """What a policy crops, of the size that a cache holds, with its width and height."""
+        if self._store is not None:
+            pixels = self._store[sample]
+            return pixels, (pixels.shape[1], pixels.shape[0])
+        image = image_files.load_rgb(self._images[sample], exif_rotation=self._exif_rotation)
+        size = resizing.shrunk_size(*image.size, self._policy.source_side(self.image_size))
+        if size != image.size:
+            image = resizing.resize_region(image, size, 0, 0, *size)
+        return image, size
 
     def _read(self, sample: int) -> tuple[Image.Image | np.ndarray, tuple[int, int]]:
         """The image and its width and height; an array if it has its final size already."""

@@ -53,12 +53,13 @@ def draw_view(
     side = smallest if smallest == largest else int(rng.integers(smallest, largest + 1))
     size = resized_size(width, height, side)
     flip = bool(rng.random() < 0.5)
-    erase = _draw_rectangle(rng, *size) if rng.random() < ERASE_PROBABILITY else None
+    erase = draw_rectangle(rng, *size) if rng.random() < ERASE_PROBABILITY else None
     left, top = (int(rng.integers(max(0, length - crop_size) + 1)) for length in size)
     return View(size, flip, erase, (left, top))
 
 
-def _draw_rectangle(rng: np.random.Generator, width: int, height: int) -> tuple[int, int, int, int]:
+def draw_rectangle(rng: np.random.Generator, width: int, height: int) -> tuple[int, int, int, int]:
+    """Draws what random erasing replaces: left, top, width and height (see `draw_view`)."""
     while True:
         area = rng.uniform(*ERASE_AREA) * width * height
         aspect = rng.uniform(*ERASE_ASPECT)

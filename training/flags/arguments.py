@@ -5,7 +5,7 @@ The rooms declare them. Nothing here imports Keras, so that a wrong argument is 
 
 import argparse
 
-from training import data
+from training import augmentation, data
 from training.devices import flags as devices
 from training.flags.declaration import (
     FlagGroup,
@@ -29,6 +29,7 @@ DESCRIPTION = (
 def _groups() -> tuple[FlagGroup, ...]:
     first = (
         data.TRAINING_FLAGS,
+        augmentation.FLAGS,
         network_flags.NETWORK,
         learning.OPTIMISATION,
         learning.SCHEDULE,

@@ -58,7 +58,7 @@ def test_sides_of_erased_rectangles_are_truncated():
             return high - 1
 
     # sqrt(0.16 · 10,000 / 1.81667) = 29.68, sqrt(0.16 · 10,000 · 1.81667) = 53.91
-    assert transforms._draw_rectangle(Draws(), 100, 100) == (71, 47, 29, 53)
+    assert transforms.draw_rectangle(Draws(), 100, 100) == (71, 47, 29, 53)
 
 
 def test_erased_rectangles_lie_anywhere_in_the_resized_image():

@@ -1,0 +1,114 @@
+"""How training images are changed at random: the choice, and what it means for a data set.
+
+Nothing here imports NumPy, so that a script can check its arguments at once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from utils import UsageError
+
+if TYPE_CHECKING:
+    from datasets.info import DatasetInfo
+
+AUGMENTATIONS = ("paper", "none", "light", "strong")
+FLIPS = ("none", "random", "alternating")
+
+# Of a random resized crop: width over height.
+CROP_RATIO = (3 / 4, 4 / 3)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """An augmentation in place of the paper's; `None` stands for the data set's default.
+
+    Photos get a random resized crop, small images (in arrays) a shifted one, whose edges are
+    filled by reflection.
+
+    Attributes:
+        name: `"none"`, `"light"` or `"strong"`, which adds TrivialAugment to both and erasing to
+            photos.
+        flip: One of `FLIPS`; `"alternating"` mirrors each image every second time it is seen.
+        crop_scale: Of photos: smallest share of the image's area that is cropped, up to all of it.
+        erase: Of photos: probability that a rectangle is replaced by noise.
+        crop_shift: Of small images: largest shift each way, in pixels.
+        cutout: Of small images: side of a square that is replaced by the mean colour, in pixels.
+    """
+
+    name: str
+    flip: str | None = None
+    crop_scale: float | None = None
+    erase: float | None = None
+    crop_shift: int | None = None
+    cutout: int | None = None
+
+    @property
+    def trivial_augment(self) -> bool:
+        """Whether every image also goes through one operation of TrivialAugment."""
+        return self.name == "strong"
+
+    def source_side(self, image_size: int) -> int:
+        """The smaller side to which larger photos are resized before they are cropped.
+
+        Of a square image of that side the smallest crop, at the extreme of its ratio, still has
+        `image_size` pixels each way. It bounds what a cache holds.
+        """
+        return math.ceil(image_size / math.sqrt(self.crop_scale * CROP_RATIO[0]))
+
+
+_FLAGS = {
+    "flip": "--flip",
+    "crop_scale": "--crop_scale",
+    "erase": "--erase",
+    "crop_shift": "--crop_shift",
+    "cutout": "--cutout",
+}
+_OF_PHOTOS = {"crop_scale": "--crop_shift", "erase": "--cutout"}
+_OF_SMALL_IMAGES = {"crop_shift": "--crop_scale", "cutout": "--erase"}
+
+
+def resolve(policy: Policy | None, info: DatasetInfo, image_size: int) -> Policy | None:
+    """The policy with the defaults of a data set, `None` for the paper's augmentation.
+
+    Raises:
+        UsageError: A parameter was given that does nothing for it, or is impossible.
+    """
+    if policy is None:
+        return None
+    given = [name for name in _FLAGS if getattr(policy, name) is not None]
+    if policy.name in ("paper", "none"):
+        if given:
+            raise UsageError(
+                f"{_FLAGS[given[0]]}: does nothing with --augmentation {policy.name}; "
+                "give light or strong"
+            )
+        return None if policy.name == "paper" else replace(policy, flip="none")
+    small = info.resize is None
+    for name, other in (_OF_PHOTOS if small else _OF_SMALL_IMAGES).items():
+        if name in given:
+            kind = "photos" if small else "small images"
+            raise UsageError(
+                f"{_FLAGS[name]}: is for {kind}; the images of {info.name} have {other}"
+            )
+    flips = info.augmentation.flip if info.augmentation else True
+    chosen = {name: getattr(policy, name) for name in given}
+    if not small:
+        strong = policy.name == "strong"
+        defaults = {"flip": "random", "crop_scale": 0.4, "erase": 0.25 if strong else 0.0}
+        return replace(policy, **(defaults | chosen))
+    # As usual at 32 pixels: shifts of 4 and a cutout of 12.
+    defaults = {
+        "flip": "random" if flips else "none",
+        "crop_shift": round(image_size / 8),
+        "cutout": round(image_size * 3 / 8),
+    }
+    policy = replace(policy, **(defaults | chosen))
+    for name in ("crop_shift", "cutout"):
+        if (pixels := getattr(policy, name)) >= image_size:
+            raise UsageError(
+                f"{_FLAGS[name]} {pixels}: expected less than the {image_size} pixels of an image"
+            )
+    return policy
