@@ -8,12 +8,14 @@ Runs that differ in nothing but the seed are a group. docs/experiments.md explai
 
 import argparse
 
+from utils import UsageError, run_script  # first: it says in a line what fails to load
+
+# isort: split
 from experiments import comparing, comparison_tables, tables
 from experiments.runs import Run, find_runs
 from training.flags import paths
 from training.flags.arguments import FLAGS
 from training.flags.parser import Parser
-from utils import UsageError, run_script
 
 # Where things are and how fast they are read changes no score.
 WITHOUT_EFFECT = {flag.dest for flag in FLAGS if flag.on_resume == "free"} - {"epochs"}

@@ -14,8 +14,10 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import utils  # first: it says in a line what fails to load
+
+# isort: split
 import datasets
-import utils
 from embeddings import solvers
 from training.flags import paths
 from training.flags.declaration import Flag

@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from utils import run_script
+
 ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "demo_results"
 
@@ -121,4 +123,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

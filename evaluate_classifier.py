@@ -8,6 +8,9 @@ bad the mistakes are.
 
 import argparse
 
+from utils import UsageError, UserError, run_script  # first: it says in a line what fails to load
+
+# isort: split
 import numpy as np
 
 import architectures
@@ -18,7 +21,6 @@ from training.flags import paths
 from training.flags.declaration import Flag, FlagGroup, add_groups
 from training.flags.parser import Parser, number
 from training.reporting import flags as reporting
-from utils import UsageError, UserError, run_script
 
 GROUPS = (
     FlagGroup(

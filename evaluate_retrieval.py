@@ -13,10 +13,12 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import utils  # first: it says in a line what fails to load
+
+# isort: split
 import numpy as np
 
 import foreign_files
-import utils
 from training.flags import paths
 from training.flags.declaration import Flag
 from training.flags.parser import Parser, number

@@ -7,15 +7,18 @@ prints a line per epoch, and at the end the final scores and the `Average Accura
 the published commands, `--help` every flag.
 """
 
+import sys
 from argparse import Namespace
 
+from utils import run_script  # first: it says in a line what fails to load
+
+# isort: split
 import embeddings
 import sgdr
 from training import data, starting
 from training.flags import arguments
 from training.reporting.flags import accuracy_name
 from training.starting import Session
-from utils import run_script
 
 
 def build_classifier(args: Namespace, dataset):
@@ -153,4 +156,5 @@ def main() -> int | None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    # With --check_data the output is all there is.
+    run_script(main, only_reports="--check_data" not in sys.argv)

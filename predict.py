@@ -13,11 +13,19 @@ import os
 import sys
 from pathlib import Path
 
+from utils import (  # first: it says in a line what fails to load
+    UsageError,
+    UserError,
+    one_line,
+    run_script,
+    say,
+)
+
+# isort: split
 from training.devices import flags as devices
 from training.flags import paths
 from training.flags.declaration import Flag
 from training.flags.parser import Parser, number
-from utils import UsageError, UserError, one_line, run_script, say
 
 FLAGS = (
     Flag("--model", required=True, metavar="M.keras", help="a dumped model"),

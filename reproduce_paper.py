@@ -13,11 +13,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from utils import UsageError, UserError, run_script  # first: it says in a line what fails to load
+
+# isort: split
 import datasets
 from experiments import paper, processes, slots, tables
 from training.flags import arguments
 from training.flags.parser import Parser, number
-from utils import UsageError, UserError, run_script
 
 ROOT = Path(__file__).resolve().parent
 PROGRAM = [sys.executable, str(ROOT / "learn_classifier.py")]

@@ -12,10 +12,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from utils import UserError  # first: it says in a line what fails to load
+
+# isort: split
 from experiments import processes, slots, space, sweep_plan
 from training.flags import arguments
 from training.flags.parser import Parser, number
-from utils import UserError
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("learn_classifier.py"))]
 

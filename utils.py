@@ -5,6 +5,7 @@ Nothing here imports Keras, so that scripts can check their arguments before loa
 
 import contextlib
 import difflib
+import hashlib
 import io
 import logging
 import os
@@ -33,63 +34,134 @@ class UsageError(UserError):
     exit_status = 2
 
 
-def run_script(main: Callable[[], int | None]) -> NoReturn:
+def run_script(main: Callable[[], int | None], *, only_reports: bool = False) -> NoReturn:
     """Runs a script's `main` and turns a `UserError` into one line on stderr and its status.
 
     What the project's rooms log goes to stderr too, line by line. Names that the terminal's
-    encoding lacks are shown with escapes.
+    encoding lacks are shown with escapes. Where no more can be written to stdout or stderr, as on
+    a full disk, the script goes on.
+
+    Args:
+        main: Returns the exit status; `None` stands for 0.
+        only_reports: What it prints only reports on what it does: its status does not become 1 if
+            that cannot be written.
     """
-    program = Path(sys.argv[0]).name
-    handler = logging.StreamHandler()
+    handler = logging.StreamHandler(_lenient("stderr"))
     handler.setFormatter(_PrintableFormatter())
     logging.basicConfig(handlers=[handler])
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:  # it was closed by who started the program
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    output = _lenient("stdout")
     for room in ("datasets", "embeddings", "training"):
         logging.getLogger(room).setLevel(logging.INFO)
     try:
         status = main() or 0
-    except UserError as error:
-        print(f"{program}: {error.prefix}{one_line(error)}", file=sys.stderr)
-        status = error.exit_status
-    except ImportError as error:
-        room = (error.name or "").split(".")[0]
-        here = Path(__file__).parent
-        if room and ((here / room).exists() or (here / f"{room}.py").exists()):
-            raise  # a mistake of ours, not a package that is not installed
-        if isinstance(error, ModuleNotFoundError):
-            reason = (
-                f"the Python package {error.name} is not installed: pip install -r "
-                "requirements.txt (with KERAS_BACKEND=jax: requirements-jax.txt)"
-            )
-        else:
-            reason = f"a library cannot be loaded; is there enough memory? ({one_line(error)})"
-        say(f"{program}: error: {reason}", file=sys.stderr)
-        status = 1
-    except MemoryError as error:
-        reason = f" ({one_line(error)})" if str(error) else ""
-        say(
-            f"{program}: error: not enough memory{reason}; free some, or take smaller batches, "
-            "images or files",
-            file=sys.stderr,
-        )
-        status = 1
-    except OSError as error:
+        output.flush()
+    except BaseException as error:
         if isinstance(error, BrokenPipeError):
             # The reader of a pipe (`| head`) went away; keep the interpreter's last flush quiet.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        else:
-            where = f"{error.filename}: " if error.filename else ""
-            say(f"{program}: error: {where}{error.strerror or error}", file=sys.stderr)
-        status = 1
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        status = 130
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
+            sys.exit(1)
+        line, status = _explained(error)
+        if line is None:
+            raise
+        say(line, file=sys.stderr)
+    raw = getattr(getattr(output, "buffer", None), "raw", None)
+    if isinstance(raw, _LenientFile) and raw.failed and not only_reports:
+        status = status or 1
     sys.exit(status)
+
+
+def _explained(error: BaseException) -> tuple[str | None, int]:
+    """What ended a script, in one line, and its status; no line for a mistake of ours."""
+    program = Path(sys.argv[0]).name
+    if isinstance(error, UserError):
+        return f"{program}: {error.prefix}{one_line(error)}", error.exit_status
+    if isinstance(error, KeyboardInterrupt):
+        return f"{program}: interrupted", 130
+    if isinstance(error, ModuleNotFoundError) and not _is_ours(error.name):
+        reason = (
+            f"the Python package {error.name} is not installed: pip install -r "
+            "requirements.txt (with KERAS_BACKEND=jax: requirements-jax.txt)"
+        )
+    elif isinstance(error, ImportError) and not _is_ours(error.name):
+        reason = f"a library cannot be loaded; is there enough memory? ({one_line(error)})"
+    elif isinstance(error, MemoryError):
+        reason = f" ({one_line(error)})" if str(error) else ""
+        reason = f"not enough memory{reason}; free some, or take smaller batches, images or files"
+    elif isinstance(error, OSError):
+        reason = f"{error.filename}: " if error.filename else ""
+        reason += error.strerror or str(error)
+    else:
+        return None, 1
+    return f"{program}: error: {reason}", 1
+
+
+def _is_ours(module: str | None) -> bool:
+    """Whether a module is of this project, where its absence is no package to install."""
+    room, here = (module or "").split(".")[0], Path(__file__).parent
+    return bool(room) and ((here / room).exists() or (here / f"{room}.py").exists())
+
+
+def _explain_import(kind: type[BaseException], error: BaseException, traceback) -> None:
+    """One line for what fails while a script imports what it needs, before `run_script`."""
+    line, _ = _explained(error)
+    if line is None:
+        sys.__excepthook__(kind, error, traceback)
+    else:
+        say(line, file=sys.stderr)
+
+
+def _main_is_script() -> bool:
+    main = getattr(sys.modules["__main__"], "__file__", None)
+    return bool(main) and Path(main).resolve().parent == Path(__file__).resolve().parent
+
+
+if _main_is_script():
+    sys.excepthook = _explain_import
+
+
+class _LenientFile(io.FileIO):
+    """A standard stream that drops what cannot be written, as on a full disk, and says so once.
+
+    Attributes:
+        failed: Whether something was dropped.
+    """
+
+    failed = False
+
+    def write(self, data):
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            first, self.failed = not self.failed, True
+            if first and self.fileno() != 2:
+                program = Path(sys.argv[0]).name
+                say(
+                    f"{program}: warning: the output cannot be written ({error.strerror}); what "
+                    "follows is not all shown",
+                    file=sys.stderr,
+                )
+            return len(data)
+
+
+def _lenient(name: str) -> TextIO:
+    """`sys.stdout` or `sys.stderr`, made to bear a full disk and names that its encoding lacks."""
+    stream = getattr(sys, name)
+    if stream is None:  # it was closed by who started the program
+        stream = open(os.devnull, "w")  # noqa: SIM115
+    elif isinstance(stream, io.TextIOWrapper):
+        if stream is getattr(sys, f"__{name}__"):
+            stream.flush()
+            stream = io.TextIOWrapper(
+                io.BufferedWriter(_LenientFile(stream.fileno(), "w", closefd=False)),
+                encoding=stream.encoding,
+                line_buffering=stream.line_buffering,
+                write_through=stream.write_through,
+            )
+        stream.reconfigure(errors="backslashreplace")
+    setattr(sys, name, stream)
+    return stream
 
 
 class _PrintableFormatter(logging.Formatter):
@@ -137,6 +209,8 @@ def nearest_names(name: str, known: Iterable[str]) -> str:
 # Seconds without a change after which an unfinished file is taken for one of a process that was
 # killed. Whether that lives cannot be asked: it may be another container's or another machine's.
 _ABANDONED = 24 * 3600
+# Bytes of a file's name from which on what makes it a temporary one could be too much.
+_LONG_NAME = 200
 
 
 @contextlib.contextmanager
@@ -149,7 +223,12 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     """
     target = Path(target)
     suffixes = "".join(target.suffixes)
-    prefix = f".{target.name.removesuffix(suffixes)}.partial-"
+    stem = target.name.removesuffix(suffixes)
+    if len(os.fsencode(target.name)) > _LONG_NAME:
+        # File systems allow 255 bytes, and all of the target's own may be in use.
+        stem = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:20]
+        suffixes = suffixes if len(os.fsencode(suffixes)) <= _LONG_NAME else ""
+    prefix = f".{stem}.partial-"
     handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffixes, dir=target.parent)
     os.close(handle)
     temporary = Path(name)

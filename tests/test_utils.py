@@ -37,6 +37,16 @@ def test_a_file_appears_whole(tmp_path):
     assert target.stat().st_mode & 0o777 == 0o666 & ~umask
 
 
+@pytest.mark.parametrize(
+    "name", ["a" * 249 + ".keras", "é" * 120 + ".weights.h5", "a." + "b" * 253]
+)
+def test_a_name_of_any_length_can_be_written(tmp_path, name):
+    with utils.atomic_path(tmp_path / name) as path:
+        assert path.name.endswith((".keras", ".weights.h5")) or len(path.name) < 100
+        path.write_text("whole")
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     target = tmp_path / "model.keras"
     target.write_text("old")
@@ -124,3 +134,53 @@ def test_names_from_outside_cannot_speak_to_the_terminal():
     assert done.stdout == "L\\xf6we \\u65e5\\u672c\ta?[2J?b?\nL\\xf6we\n"
     assert done.stderr == "left out: a?]0;x???b\n"
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(("options", "status"), [("", 1), (", only_reports=True", 0)])
+def test_a_script_goes_on_where_its_output_cannot_be_written(tmp_path, options, status):
+    script = (
+        "import sys, utils\n"
+        "from pathlib import Path\n"
+        "def main():\n"
+        "    for _ in range(3):\n"
+        "        print('lost', flush=True)\n"
+        f"    Path({str(tmp_path / 'kept')!r}).touch()\n"
+        f"utils.run_script(main{options})"
+    )
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (tmp_path / "kept").exists()
+    assert done.stderr == (
+        "-c: warning: the output cannot be written (No space left on device); what follows is not "
+        "all shown\n"
+    )
+    assert done.returncode == status
+
+
+def test_errors_have_their_status_where_they_cannot_be_written():
+    script = "import utils\ndef main():\n    raise utils.UsageError('x')\nutils.run_script(main)"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, stderr=full)
+    assert done.returncode == 2
+
+
+def test_scripts_say_in_one_line_what_they_cannot_import(tmp_path):
+    (tmp_path / "numpy.py").write_text("raise ModuleNotFoundError(name='numpy')")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    scripts = [path for path in ROOT.glob("*.py") if "run_script(main" in path.read_text()]
+    scripts = [path for path in scripts if path.name not in ("utils.py", "predict.py")]
+    assert len(scripts) > 6
+    processes = [
+        subprocess.Popen(
+            [sys.executable, path], stderr=-1, text=True, env=environment, cwd=tmp_path
+        )
+        for path in scripts
+    ]
+    for path, process in zip(scripts, processes, strict=True):
+        assert process.communicate()[1].splitlines() == [
+            f"{path.name}: error: the Python package numpy is not installed: pip install -r "
+            "requirements.txt (with KERAS_BACKEND=jax: requirements-jax.txt)"
+        ]
+        assert process.returncode == 1

@@ -77,6 +77,11 @@ class Parser(argparse.ArgumentParser):
         found, unknown = super().parse_known_args(expanded, namespace)
         if unknown:
             self.error(f"{unknown[0]}: belongs to no flag")
+        for action in self._actions:
+            value = getattr(found, action.dest, None)
+            if "" in (value if isinstance(value, list) else [value]) and action.const != "":
+                name = "/".join(action.option_strings) or action.metavar
+                self.error(f"{name}: nothing is given; is a variable of the shell empty?")
         return found, unknown
 
     def _hint(self, name: str, flags: Sequence[str]) -> str:

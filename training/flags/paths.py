@@ -24,6 +24,7 @@ def check_output_file(
     suffixes: str | tuple[str, ...] = "",
     *,
     made_by_run: Iterable[str] = (),
+    longest_addition: str = "",
 ) -> None:
     """Refuses a file that could not be written, or whose name does not fit its format.
 
@@ -32,6 +33,7 @@ def check_output_file(
         path: Its value, or `None` where it was not given.
         suffixes: How the file's name must end, or in which ways it may.
         made_by_run: Directories that the run makes, which need not be there yet.
+        longest_addition: What the run adds to the name for files beside this one.
     """
     if path is None:
         return
@@ -46,6 +48,12 @@ def check_output_file(
     if os.path.isdir(path):
         raise UsageError(f"{flag} {path}: is a directory; give a file's name")
     directory = os.path.dirname(os.path.abspath(path))
+    most = longest_name(directory) - len(os.fsencode(longest_addition))
+    if len(os.fsencode(name)) > most:
+        raise UsageError(
+            f"{flag} {path}: the file's name has {len(os.fsencode(name))} bytes, expected at most "
+            f"{most}; give a shorter one"
+        )
     if directory not in map(os.path.abspath, made_by_run):
         check_writable(flag, path, directory)
 
@@ -56,6 +64,16 @@ def check_output_directory(flag: str, path: str, directory: str) -> None:
     while not os.path.exists(directory):
         directory = os.path.dirname(directory)
     check_writable(flag, path, directory)
+
+
+def longest_name(directory: str) -> int:
+    """How many bytes a file's name may have in a directory, which need not be there yet."""
+    while not os.path.isdir(directory) and os.path.dirname(directory) != directory:
+        directory = os.path.dirname(directory)
+    try:
+        return os.pathconf(directory, "PC_NAME_MAX")
+    except (OSError, ValueError):  # a file system that does not say
+        return 255
 
 
 def check_writable(flag: str, path: str, directory: str) -> None:

@@ -79,7 +79,12 @@ def check_snapshot_arguments(args: argparse.Namespace) -> None:
     """
     if args.snapshot is not None:
         directory = os.path.dirname(args.snapshot)
-        paths.check_output_file("--snapshot", args.snapshot, made_by_run=[directory])
+        paths.check_output_file(
+            "--snapshot",
+            args.snapshot,
+            made_by_run=[directory],
+            longest_addition=".best.keras",
+        )
         paths.check_output_directory("--snapshot", args.snapshot, directory)
     for flag in ("snapshot_every", "snapshot_best"):
         if getattr(args, flag) is not None and args.snapshot is None:

@@ -78,7 +78,13 @@ def test_what_follows_from_other_arguments():
         # Unknown names are answered with the nearest.
         ("--dataset digitz", "--dataset digitz: unknown data set; did you mean digits?"),
         ("--dataset cifar-10x", "did you mean CIFAR-10"),
-        ("--architecture resnet-33", "did you mean resnet-32"),
+        # What is given empty is not left out.
+        ("--output ''", "--output: nothing is given"),
+        ("--top_k_acc=", "--top_k_acc: ''"),
+        # Names that the file system has no room for, or not for the files beside them.
+        (f"--model_dump {'a' * 250}.keras", "has 256 bytes, expected at most 255"),
+        (f"--output new --snapshot {'é' * 123}", "has 246 bytes, expected at most 244"),
+        ("--architecture resnet-32fc", "did you mean resnet-32-fc"),
         ("--lr_schedule SGDX", "--lr_schedule"),
         ("--loss cosine --embedding onehot", "--loss"),
         ("--embedding twohot", "--embedding twohot"),
