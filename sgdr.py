@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 
 from utils import UsageError
 
-SCHEDULES = ("SGDR", "SGD", "CLR", "ResNet-Schedule")
+SCHEDULES = ("SGDR", "SGD", "CLR", "ResNet-Schedule", "cosine")
 
 SGDR_MIN_RATE = 1e-6
 SGDR_CYCLES = 5
 CLR_LEGS = 20  # 240 epochs with legs of 12
+COSINE_EPOCHS = 100
 
 
 def sgdr_rate(epoch: int, max_rate: float, base_len: int = 12, mul: int = 2) -> float:
@@ -75,6 +76,19 @@ def triangular_rate(position: float, leg: float, min_rate: float, max_rate: floa
     """
     distance = abs(position / leg % 2 - 1)
     return min_rate + (max_rate - min_rate) * (1 - distance)
+
+
+def cosine_rate(progress: float, max_rate: float, warmup: float = 0.0) -> float:
+    """A rate that climbs in a line from 0, and then falls along half a cosine to 0.
+
+    Args:
+        progress: The part of the training that is done, in 0 to 1.
+        max_rate: The rate in between.
+        warmup: The share of the training in which it climbs.
+    """
+    if progress < warmup:
+        return max_rate * progress / warmup
+    return 0.5 * max_rate * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
 
 
 def parse_steps(text: str) -> tuple[list[tuple[int, float]], int]:
@@ -161,12 +175,14 @@ def make_schedule(args: Namespace, images_per_epoch: int | None = None) -> Sched
     Args:
         args: Resolved arguments.
         images_per_epoch: With it the legs of CLR have as many steps as in the original, which
-            counts only the whole batches of an epoch.
+            counts only the whole batches of an epoch, and the cosine gives a step the rate at its
+            middle, so that neither the first nor the last one is without effect.
     """
-    leg = args.clr_step_len
+    leg, half_step = args.clr_step_len, 0.0
     if images_per_epoch:
         steps = math.ceil(images_per_epoch / args.batch_size)
         leg *= max(1, images_per_epoch // args.batch_size) / steps
+        half_step = 0.5 / steps
     match args.lr_schedule:
         case "SGDR":
             return Schedule(
@@ -182,6 +198,15 @@ def make_schedule(args: Namespace, images_per_epoch: int | None = None) -> Sched
             return Schedule(
                 CLR_LEGS * args.clr_step_len,
                 lambda position: triangular_rate(position, leg, args.clr_min_lr, args.clr_max_lr),
+                within_epoch=True,
+            )
+        case "cosine":
+            epochs = args.epochs or COSINE_EPOCHS
+            return Schedule(
+                epochs,
+                lambda position: cosine_rate(
+                    (position + half_step) / epochs, args.max_lr, args.warmup
+                ),
                 within_epoch=True,
             )
         case "ResNet-Schedule":

@@ -63,6 +63,11 @@ class Dataset:
         return len(self.class_ids)
 
     @property
+    def images_per_epoch(self) -> int:
+        """Training images, each as often as it comes in an epoch."""
+        return len(self.train) * self.train_repeats
+
+    @property
     def image_size(self) -> int:
         """Side of the images the network gets, in pixels."""
         return self.spec.image_size

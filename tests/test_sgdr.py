@@ -2,6 +2,7 @@ import csv
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import sgdr
@@ -91,6 +92,27 @@ def test_triangular():
     assert wanted.rate(0) == wanted.rate(24) == pytest.approx(1e-5)
     assert wanted.rate(12) == wanted.rate(36) == pytest.approx(0.1)
     assert wanted.rate(6) == wanted.rate(18) == pytest.approx((0.1 + 1e-5) / 2)
+
+
+def test_cosine():
+    flags = "--lr_schedule cosine --epochs 20 --max_lr 0.4 --warmup 0.1"
+    wanted = schedule(flags)
+    assert (wanted.epochs, wanted.within_epoch) == (20, True)
+    assert [wanted.rate(at) for at in (0, 1, 2)] == pytest.approx([0, 0.2, 0.4])
+    # The rest is half a cosine: at a third of it 3/4 of the maximum, at two thirds 1/4.
+    assert [wanted.rate(at) for at in (8, 11, 14, 20)] == pytest.approx([0.3, 0.2, 0.1, 0])
+    assert schedule("--lr_schedule Cosine").epochs == 100
+    assert schedule("--lr_schedule cosine --epochs 7 --max_lr 2").rate(0) == 2
+
+
+def test_a_step_has_the_cosine_at_its_middle():
+    flags = "--lr_schedule cosine --epochs 2 --max_lr 1 --batch_size 50"
+    args = arguments.training_parser().parse_args(flags.split())
+    wanted = sgdr.make_schedule(args, images_per_epoch=240)  # 5 steps
+    rates = np.array([wanted.rate(epoch + step / 5) for epoch in range(2) for step in range(5)])
+    middles = (np.arange(10) + 0.5) / 10
+    assert rates == pytest.approx((1 + np.cos(np.pi * middles)) / 2)
+    assert rates.mean() == pytest.approx(0.5)
 
 
 def test_resnet_schedule():

@@ -12,6 +12,7 @@ from training.devices.flags import batch_multiple
 from training.flags.declaration import Flag, FlagGroup
 from training.flags.parser import number
 from training.reporting.flags import check_top_k
+from training.resuming.flags import check_initial_epoch
 from utils import UsageError, say
 
 
@@ -207,15 +208,20 @@ def reading_options(args: argparse.Namespace) -> dict:
 
 
 def load_dataset(args: argparse.Namespace):
-    """The data set that resolved arguments name; of `--cache auto` they then say what it came to.
+    """The data set that resolved arguments name.
+
+    The arguments then say what `--cache auto` came to, and how many epochs `--images_seen` is.
 
     Raises:
-        UsageError: `--top_k_acc` has more than its classes.
+        UsageError: `--top_k_acc` has more than its classes, or `--initial_epoch` is the last.
         UserError: A file is missing or damaged.
     """
     dataset = datasets.load_dataset(args.dataset, args.data_root, **loading_options(args))
     args.cache = dataset.cache
     check_top_k(args.top_k_acc, len(dataset.class_names))
+    if args.images_seen:
+        args.epochs = max(1, round(args.images_seen / dataset.images_per_epoch))
+        check_initial_epoch(args)
     return dataset
 
 
@@ -265,7 +271,7 @@ def make_batches(args: argparse.Namespace, dataset, share: tuple[int, int] = (0,
     train = dataset.train_batches(
         args.batch_size, seed=args.seed, multiple=multiple, parts=parts, **reading
     )
-    images = len(dataset.train) * dataset.train_repeats
+    images = dataset.images_per_epoch
     if parts > 1:
         filled = -(-images // multiple) * multiple
         train = SplitBatches(train, filled, args.batch_size, parts)

@@ -29,7 +29,7 @@ class Flag:
         required: Whether it has to be given.
         on_resume: Whether a training that is resumed may have another value. `same`: no, as it
             changes the result; `allowed`: only with `--snapshot_allow NAME`; `free`: yes.
-        same_with: Another flag; where that is given, this one has to be the same after all.
+        same_if: Says of resolved arguments whether a `free` one has to be the same after all.
         per_process: Whether processes that train together may have different values.
         writes: Whether it makes the run write files, which is left to one process.
         only_with: A flag and the value of it without which this one does nothing.
@@ -49,7 +49,7 @@ class Flag:
     const: Any = None
     required: bool | None = None
     on_resume: Literal["same", "allowed", "free"] = "same"
-    same_with: str | None = None
+    same_if: Callable[[argparse.Namespace], bool] | None = None
     per_process: bool = False
     writes: bool = False
     only_with: tuple[str, str] | None = None
@@ -117,7 +117,7 @@ def free_on_resume(flags: Iterable[Flag], args: argparse.Namespace) -> set[str]:
     return {
         flag.dest
         for flag in flags
-        if flag.on_resume == "free" and not (flag.same_with and getattr(args, flag.same_with))
+        if flag.on_resume == "free" and not (flag.same_if and flag.same_if(args))
     }
 
 

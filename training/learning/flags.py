@@ -15,6 +15,14 @@ from utils import UsageError
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 _WEIGHT_FILES = (".keras", ".h5", ".hdf5")
 
+
+def _length_matters(args: argparse.Namespace) -> bool:
+    """Whether the learning rate of every epoch depends on how many there are."""
+    if args.images_seen:
+        return False  # which is to be the same, and has the epochs follow from it
+    return bool(args.max_decay) or args.lr_schedule == "cosine"
+
+
 OPTIMISATION = FlagGroup(
     "optimisation",
     (
@@ -26,8 +34,14 @@ OPTIMISATION = FlagGroup(
             default_text="the whole schedule",
             synonyms=("--num_epochs",),
             on_resume="free",
-            # A schedule with decay depends on where it ends.
-            same_with="max_decay",
+            same_if=_length_matters,
+        ),
+        Flag(
+            "--images_seen",
+            type=number(int, least=1),
+            metavar="N",
+            help="instead of --epochs: train on about N images, as many whole epochs as come "
+            "nearest; recipes for data sets of any size are budgets of images",
         ),
         Flag(
             "--batch_size",
@@ -107,11 +121,12 @@ OPTIMISATION = FlagGroup(
 
 _LR_SCHEDULES = {name.lower(): name for name in sgdr.SCHEDULES}
 _RATE = {"type": number(above=0), "metavar": "RATE", "on_resume": "allowed"}
-_LR = {"synonyms": ("--lr", "--learning_rate", "--base_lr", "--max_lr")}
+_LR = {"synonyms": ("--lr", "--learning_rate", "--base_lr")}
 _EPOCHS = {"type": number(int, least=1), "metavar": "EPOCHS"}
 _SGDR = {"only_with": ("lr_schedule", "SGDR")}
 _SGD = {"only_with": ("lr_schedule", "SGD")}
 _CLR = {"only_with": ("lr_schedule", "CLR")}
+_COSINE = {"only_with": ("lr_schedule", "cosine")}
 
 SCHEDULE = FlagGroup(
     "learning-rate schedule",
@@ -122,7 +137,8 @@ SCHEDULE = FlagGroup(
             choices=sgdr.SCHEDULES,
             default="SGDR",
             help="SGDR: cosine with warm restarts; SGD: falls on a plateau or by --sgd_schedule; "
-            "CLR: triangular; ResNet-Schedule: 0.01, 0.1, 0.01, 0.001 over 164 epochs",
+            "CLR: triangular; ResNet-Schedule: 0.01, 0.1, 0.01, 0.001 over 164 epochs; cosine: one "
+            "cosine to 0 over the whole training, step by step",
         ),
         Flag("--sgdr_max_lr", default=0.1, help="rate after a restart", **_LR, **_RATE, **_SGDR),
         Flag("--sgdr_base_len", default=12, help="length of the first cycle", **_EPOCHS, **_SGDR),
@@ -154,6 +170,15 @@ SCHEDULE = FlagGroup(
         Flag("--clr_step_len", default=12, help="from lowest to highest rate", **_EPOCHS, **_CLR),
         Flag("--clr_min_lr", default=1e-5, help="lowest rate", **_RATE, **_CLR),
         Flag("--clr_max_lr", default=0.1, help="highest rate", **_LR, **_RATE, **_CLR),
+        Flag("--max_lr", default=0.1, help="highest rate", **_LR, **_RATE, **_COSINE),
+        Flag(
+            "--warmup",
+            type=number(least=0, below=1),
+            default=0.0,
+            metavar="SHARE",
+            help="of the training, in which the rate climbs to the highest",
+            **_COSINE,
+        ),
     ),
 )
 
@@ -234,4 +259,9 @@ def _check_schedule(args: argparse.Namespace) -> None:
             f"--val_every {args.val_every}: --lr_schedule SGD watches the val_loss of every epoch; "
             "leave it out, or give --sgd_schedule"
         )
-    args.epochs = args.epochs or schedule.epochs
+    if args.images_seen is None:
+        args.epochs = args.epochs or schedule.epochs
+    elif args.epochs is not None:
+        raise UsageError(
+            "--images_seen: says how long to train, as --epochs does; give one of them"
+        )

@@ -1,6 +1,7 @@
 """The flags of snapshots, and which snapshot a run continues."""
 
 import argparse
+import math
 import os
 import re
 from collections.abc import Collection, Sequence
@@ -97,6 +98,16 @@ def check_snapshot_arguments(args: argparse.Namespace) -> None:
                 f"--snapshot_best {args.snapshot_best}: no such metric; "
                 f"{_metric_hint(args.snapshot_best, known)}"
             )
+    if args.epochs is not None:
+        check_initial_epoch(args)
+
+
+def check_initial_epoch(args: argparse.Namespace) -> None:
+    """Refuses to begin where nothing is left to train.
+
+    Raises:
+        UsageError: So it is.
+    """
     if args.initial_epoch is not None and args.initial_epoch >= args.epochs:
         raise UsageError(
             f"--initial_epoch {args.initial_epoch}: leaves nothing to do of --epochs {args.epochs}"
@@ -133,9 +144,10 @@ def load_snapshot(args: argparse.Namespace, free: Collection[str]) -> snapshots.
 
 def _check_history(args: argparse.Namespace, snapshot: snapshots.Snapshot) -> None:
     rows = snapshot.state["EpochReport"]["rows"]
-    if not rows and snapshot.phase == snapshot_schema.ALL_LAYERS and snapshot.epoch >= args.epochs:
+    epochs = args.epochs or math.inf  # which with --images_seen only loading the data tells
+    if not rows and snapshot.phase == snapshot_schema.ALL_LAYERS and snapshot.epoch >= epochs:
         raise UsageError(
-            f"--epochs {args.epochs}: --snapshot {args.snapshot} began with {snapshot.epoch}, and "
+            f"--epochs {epochs}: --snapshot {args.snapshot} began with {snapshot.epoch}, and "
             "none is left to train; give more"
         )
     names = snapshot_schema.ROW_FACTS.union(metric_names(args))

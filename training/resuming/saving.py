@@ -70,7 +70,7 @@ _REMEMBERED = {
 }
 
 # The rate that a schedule takes from the command line.
-_RATE_FLAGS = {"SGDR": "sgdr_max_lr", "SGD": "sgd_lr", "CLR": "clr_max_lr"}
+_RATE_FLAGS = {"SGDR": "sgdr_max_lr", "SGD": "sgd_lr", "CLR": "clr_max_lr", "cosine": "max_lr"}
 
 
 def make_deterministic() -> None:

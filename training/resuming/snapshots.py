@@ -208,7 +208,8 @@ def check_arguments(args: Namespace, snapshot: Snapshot, free: Collection[str]) 
                 "give another --snapshot to begin anew"
             )
         return
-    if begun > args.epochs:
+    # With --images_seen only loading the data tells the epochs, and they are the same.
+    if args.epochs is not None and begun > args.epochs:
         raise UsageError(
             f"--epochs {args.epochs}: {where} is already at {snapshot.place}; "
             f"give at least {begun}, or another --snapshot"

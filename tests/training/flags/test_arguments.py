@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from training import data
 from training.flags import arguments
 from training.reporting.flags import keeps_something
 from utils import UsageError
@@ -70,6 +71,37 @@ def test_what_follows_from_other_arguments():
     assert resolve(combined).snapshot_best == "val_prob_acc"
     for name in "val_embedding_top5_acc", "prob_loss", "val_loss":
         assert resolve(f"{combined} {name}").snapshot_best == name
+
+
+@pytest.mark.parametrize(
+    ("flags", "epochs"), [("1", 1), ("1400", 1), ("2600", 3), ("2000 --train_repeats 2", 1)]
+)
+def test_images_seen_are_whole_epochs(flags, epochs):
+    args = resolve(f"--images_seen {flags}")
+    assert args.epochs is None
+    data.load_dataset(args)
+    assert args.epochs == epochs
+
+
+def test_images_seen_leave_something_to_train():
+    args = resolve("--images_seen 2600 --initial_epoch 3")
+    with pytest.raises(UsageError, match="--initial_epoch 3: leaves nothing to do of --epochs 3"):
+        data.load_dataset(args)
+
+
+@pytest.mark.parametrize(
+    ("flags", "free"),
+    [
+        ("--epochs 9", True),
+        ("--epochs 9 --max_decay 0.1", False),
+        ("--epochs 9 --lr_schedule cosine", False),
+        ("--images_seen 9 --lr_schedule cosine", True),
+    ],
+)
+def test_the_epochs_may_change_where_no_rate_depends_on_them(flags, free):
+    freed = arguments.free_arguments(resolve(flags))
+    assert ("epochs" in freed) == free
+    assert "images_seen" not in freed
 
 
 @pytest.mark.parametrize(
@@ -138,6 +170,10 @@ def test_what_follows_from_other_arguments():
         ("--cls_base avg_pool", "--cls_base"),
         ("--lr_schedule SGD --sgdr_max_lr 1", "--sgdr_max_lr belongs to --lr_schedule SGDR"),
         ("--sgd_lr 1", "--sgd_lr belongs to --lr_schedule SGD"),
+        ("--max_lr 1", "--max_lr belongs to --lr_schedule cosine"),
+        ("--warmup 0.1", "--warmup belongs to --lr_schedule cosine"),
+        ("--images_seen 9 --epochs 9", "--images_seen: says how long to train, as --epochs does"),
+        ("--cutout 3", "--cutout: does nothing with --augmentation paper; give light or strong"),
         ("--lr_schedule CLR --clr_min_lr 1", "--clr_min_lr 1 is above --clr_max_lr 0.1"),
         ("--lr_schedule SGD --sgd_schedule 1", "--sgd_schedule 1: the epochs must start at 1"),
         ("--lr_schedule SGD --sgd_schedule 1:x,5 --epochs 3", "--sgd_schedule 1:x,5: expected"),

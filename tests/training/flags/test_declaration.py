@@ -30,7 +30,13 @@ def test_the_documentation_has_the_flags_as_they_are_declared():
 def test_what_follows_from_a_declaration():
     flags = (
         Flag("--rate", help="a|b 5 %", type=float, default=0.0, on_resume="allowed"),
-        Flag("--length", help="n", default_text="the whole", on_resume="free", same_with="rate"),
+        Flag(
+            "--length",
+            help="n",
+            default_text="the whole",
+            on_resume="free",
+            same_if=lambda args: args.rate > 0,
+        ),
         Flag("--loud", help="l", action="store_true"),
     )
     group = FlagGroup("speed", flags, "all of it")

@@ -23,6 +23,10 @@ SCHEDULES = {
     "SGDR": [],
     "plateau": ["--lr_schedule", "SGD", "--sgd_patience", "1", "--sgd_lr", "0.5"],
     "CLR": ["--lr_schedule", "CLR", "--clr_step_len", "2", "--max_decay", "0.5"],
+    "cosine": [
+        *("--images_seen", "4100", "--lr_schedule", "cosine", "--warmup", "0.3"),
+        *("--max_lr", "0.3", "--augmentation", "strong", "--flip", "alternating"),
+    ],
     "two outputs": ["--embedding", "onehot", "--cls_weight", "0.1"],
 }
 
@@ -34,7 +38,9 @@ def snapshot(tmp_path):
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(name, snapshot):
-    flags = ["--epochs", "4", *SCHEDULES[name]]
+    flags = list(SCHEDULES[name])
+    if "--images_seen" not in flags:
+        flags += ["--epochs", "4"]
     whole = Run(flags)
     flags += snapshot
     with pytest.raises(Killed):
