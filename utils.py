@@ -58,7 +58,12 @@ def run_script(main: Callable[[], int | None], *, only_reports: bool = False) ->
     except BaseException as error:
         if isinstance(error, BrokenPipeError):
             # The reader of a pipe (`| head`) went away; keep the interpreter's last flush quiet.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in (output, sys.stderr):
+                try:
+                    stream.flush()
+                except BrokenPipeError:
+                    os.dup2(nowhere, stream.fileno())
             sys.exit(1)
         line, status = _explained(error)
         if line is None:

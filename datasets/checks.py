@@ -125,15 +125,6 @@ def no_image_file(path: str) -> str | None:
     return None
 
 
-def examine_image(path: str) -> tuple[str | None, str | None]:
-    """What keeps the file from being decoded, and what makes its pixels doubtful, or `None`s."""
-    try:
-        reason = image_files.doubtful(image_files.load_rgb(path).getextrema())
-    except UserError as error:
-        return str(error), None
-    return None, reason and f"{path}: {reason}"
-
-
 def unreadable_image(path: str) -> str | None:
     """What keeps the file from being decoded, or `None`."""
     try:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from datasets import checks, statistics
+from datasets import statistics
 from datasets.batches.cache import files_key
-from datasets.batches.parallel import map_threads
 from datasets.batches.split import Split
 from datasets.info import ClassId, DatasetSpec
 
@@ -108,7 +107,7 @@ class Dataset:
         return statistics.usable(self.name, found)
 
     def check_images(self) -> tuple[list[str], list[str]]:
-        """Decodes every listed image.
+        """Decodes every listed image, and warns of what is wrong with all training images.
 
         Returns:
             The name of each that cannot be decoded, with the reason; and of each that can, but is
@@ -116,10 +115,15 @@ class Dataset:
         """
         if isinstance(self.train.images, np.ndarray):
             return [], []
-        splits = [split for split in (self.train, self.validation, self.test) if split]
-        paths = [path for split in splits for path in split.images]
-        found = map_threads(checks.examine_image, paths, "checking images")
-        return [bad for bad, _ in found if bad], [doubt for _, doubt in found if doubt]
+        what = "checking images"
+        counts, bad, doubtful = statistics.examine(self.train.images, what)
+        if counts.any():
+            statistics.usable(self.name, statistics.of_counts(counts))
+        for split in (self.validation, self.test):
+            if split:
+                _, more_bad, more_doubtful = statistics.examine(split.images, what)
+                bad, doubtful = bad + more_bad, doubtful + more_doubtful
+        return bad, doubtful
 
     def image_names(self, split: Split) -> list[str]:
         """The paths of a split's images under the root; of images in arrays their positions."""

@@ -45,7 +45,7 @@ class Statistics:
 def of_array(images: np.ndarray) -> Statistics:
     """Statistics of uint8 `(n, h, w, 3)`."""
     counts = [np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(3)]
-    return _of_counts(np.array(counts))
+    return of_counts(np.array(counts))
 
 
 def of_files(name: str, paths: Sequence[str], kept: Path) -> Statistics:
@@ -61,17 +61,9 @@ def of_files(name: str, paths: Sequence[str], kept: Path) -> Statistics:
     """
     if (found := _read(kept)) is not None:
         return found
-    counts, reasons, doubtful = np.zeros((3, 256), np.int64), [], []
-    results = map_threads(_histogram, paths, "computing channel statistics")
-    for path, result in zip(paths, results, strict=True):
-        if isinstance(result, UserError):
-            reasons.append(str(result))
-            continue
-        counts += result
-        if doubt := image_files.doubtful([_range(channel) for channel in result]):
-            doubtful.append(f"{path}: {doubt}")
+    counts, reasons, doubtful = examine(paths, "computing channel statistics")
     checks.report(name, reasons, len(paths), skip=False)
-    found = replace(_of_counts(counts), doubtful=len(doubtful), example="".join(doubtful[:1]))
+    found = replace(of_counts(counts), doubtful=len(doubtful), example="".join(doubtful[:1]))
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(kept) as temporary:
@@ -79,6 +71,28 @@ def of_files(name: str, paths: Sequence[str], kept: Path) -> Statistics:
     except OSError as error:
         logger.warning("%s: not kept for the next run (%s)", kept, error.strerror)
     return found
+
+
+def examine(paths: Sequence[str], what: str) -> tuple[np.ndarray, list[str], list[str]]:
+    """Decodes image files and counts their values.
+
+    Args:
+        paths: The images.
+        what: Says beside the progress what is being done.
+
+    Returns:
+        How often each channel has each value, int64 `(3, 256)`; each file that cannot be decoded,
+        with the reason; and each other one that is of one colour or nearly black.
+    """
+    counts, reasons, doubtful = np.zeros((3, 256), np.int64), [], []
+    for path, result in zip(paths, map_threads(_histogram, paths, what), strict=True):
+        if isinstance(result, UserError):
+            reasons.append(str(result))
+            continue
+        counts += result
+        if doubt := image_files.doubtful([_range(channel) for channel in result]):
+            doubtful.append(f"{path}: {doubt}")
+    return counts, reasons, doubtful
 
 
 def usable(name: str, found: Statistics) -> tuple[Channels, Channels]:
@@ -126,7 +140,7 @@ def _read(kept: Path) -> Statistics | None:
 
 def _histogram(path: str) -> np.ndarray | UserError:
     try:
-        return np.array(image_files.load_rgb(path).histogram()).reshape(3, 256)
+        return np.array(image_files.load_rgb(path).histogram(), np.uint32).reshape(3, 256)
     except UserError as error:
         return error
 
@@ -137,8 +151,8 @@ def _range(counts: np.ndarray) -> tuple[int, int]:
     return int(values[0]), int(values[-1])
 
 
-def _of_counts(counts: np.ndarray) -> Statistics:
-    """From how often each channel has each of the 256 values: exact, without any float image."""
+def of_counts(counts: np.ndarray) -> Statistics:
+    """Exact statistics from how often each channel has each of the 256 values."""
     values = np.arange(256, dtype=np.float64)
     totals = counts.sum(axis=1)
     mean = counts @ values / totals

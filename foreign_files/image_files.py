@@ -73,7 +73,7 @@ def load_rgb(path: str | os.PathLike, *, exif_rotation: bool = False) -> Image.I
     """
     with _opened(path) as image, _memory.taken(_BYTES_PER_PIXEL * image.width * image.height):
         _check_work(path, image)
-        return _upright_rgb(path, image, _orientation(image) if exif_rotation else 1)
+        return _upright_rgb(image, _orientation(image) if exif_rotation else 1)
 
 
 def as_rgb(image: Image.Image, *, exif_rotation: bool = False) -> Image.Image:
@@ -87,7 +87,7 @@ def as_rgb(image: Image.Image, *, exif_rotation: bool = False) -> Image.Image:
     orientation = _orientation(image) if exif_rotation else 1
     if "transparency" in image.info and not image.mode.startswith("I"):
         image = image.copy()  # what is dropped is the caller's
-    return _upright_rgb(name, image, orientation)
+    return _upright_rgb(image, orientation)
 
 
 def image_size(path: str | os.PathLike, *, exif_rotation: bool = False) -> tuple[int, int]:
@@ -108,7 +108,10 @@ def doubtful(extrema: Sequence[tuple[int, int]]) -> str | None:
     if all(least == most for least, most in extrema):
         return f"all pixels have the value {', '.join(str(most) for _, most in extrema)}"
     if max(most for _, most in extrema) <= _BLACK:
-        return f"nearly black: no value is above {_BLACK} of 255"
+        return (
+            f"nearly black: no value is above {_BLACK} of 255; values of another range than the "
+            "format's, as 12 bits in 16 or 0 to 1, have to be scaled up"
+        )
     return None
 
 
@@ -244,31 +247,25 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _upright_rgb(path: str | os.PathLike, image: Image.Image, orientation: int) -> Image.Image:
-    rgb = _to_rgb(path, image)
+def _upright_rgb(image: Image.Image, orientation: int) -> Image.Image:
+    rgb = _to_rgb(image)
     return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
 
 
-def _to_rgb(path: str | os.PathLike, image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        return _grey_to_rgb(path, image)
+        return _grey_to_rgb(image)
     image.load()
     # Alpha is dropped anyway, and Pillow warns of some forms of it in a palette.
     image.info.pop("transparency", None)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _grey_to_rgb(path: str | os.PathLike, image: Image.Image) -> Image.Image:
+def _grey_to_rgb(image: Image.Image) -> Image.Image:
     """A grey image of 9 to 16 bits; Pillow's own conversion clips at 255 and makes it white."""
     tags = image.tag_v2 if image.format == "TIFF" else {}
     bits = max(tags.get(258, (16,)))
     values = np.asarray(image)
-    least, most = int(values.min()), int(values.max())
-    if bits == 16 and least != most and most < 2**12:
-        raise UserError(
-            f"{path}: its 16-bit values are {least} to {most} of 65535, nearly black; if they are "
-            "of 8 or 12 bits, scale them to 16, or convert the image to 8 bits"
-        )
     grey = np.empty(values.shape, np.uint8)
     for row, row_values in zip(grey, values, strict=True):  # all at once take memory
         row[:] = np.clip(row_values >> (bits - 8), 0, 255)

@@ -1,5 +1,6 @@
 """The model that is trained, dumped and used: a network with its classes and what it was told."""
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,8 @@ from foreign_files import image_files
 from models.heads import EmbeddingOutput
 from models.replicas import num_replicas
 from utils import UserError
+
+logger = logging.getLogger(__name__)
 
 _MAX_SIDE = 2**15
 # As many as read training images by default. Pillow works without the interpreter's lock.
@@ -135,14 +138,17 @@ class ImageClassifier(keras.Model):
         Returns:
             Class indices `(n,)` and scores `(n, C)` (see `class_scores`).
         """
-        outputs = self.predict(self._sized(images), batch_size=batch_size, verbose=0)
+        images = self._sized(images)
+        if not len(images):
+            return np.empty(0, np.int64), np.empty((0, len(self.class_names)), np.float32)
+        outputs = self.predict(images, batch_size=batch_size, verbose=0)
         scores = ops.convert_to_numpy(self.class_scores(outputs))
         return scores.argmax(axis=-1), scores
 
     def _sized(self, images) -> np.ndarray:
         """Images as one array, of the size that the network was trained on."""
         if hasattr(images, "shape"):
-            if len(images.shape) != 4:
+            if len(images.shape) != 4 or images.shape[3] != 3:
                 raise ValueError(
                     f"images must be (n, height, width, 3), not {tuple(images.shape)}; for a "
                     "single one write classify([image])"
@@ -150,7 +156,8 @@ class ImageClassifier(keras.Model):
             side = self.info.get("image_size") if isinstance(self.info, dict) else None
             if side is None or tuple(images.shape[1:3]) == (side, side):
                 return images
-        return np.stack([self.preprocess(image) for image in images])
+        views = [self.preprocess(image) for image in images]
+        return np.stack(views) if views else np.empty((0, 1, 1, 3), np.uint8)
 
     def classify_files(
         self, paths: Iterable[str | os.PathLike], batch_size: int = 32
@@ -158,7 +165,7 @@ class ImageClassifier(keras.Model):
         """Predicts the classes of image files, with the numbers of `predict.py`.
 
         Args:
-            paths: The files.
+            paths: The files, or a single one.
             batch_size: Images at a time; the next ones are decoded meanwhile.
 
         Returns:
@@ -167,6 +174,8 @@ class ImageClassifier(keras.Model):
         Raises:
             UserError: A file cannot be read as an image. `score_files` goes on with the others.
         """
+        if isinstance(paths, str | os.PathLike):
+            paths = [paths]
         rows = []
         for _, scores in self.score_files(paths, batch_size):
             if isinstance(scores, UserError):
@@ -180,6 +189,8 @@ class ImageClassifier(keras.Model):
     ) -> Iterator[tuple[str | os.PathLike, np.ndarray | UserError]]:
         """The scores of image files, file by file, as soon as their batch is done.
 
+        Warns of images of which the network sees one colour or nearly nothing.
+
         Args:
             paths: The files.
             batch_size: Images at a time; the next ones are decoded meanwhile.
@@ -192,6 +203,9 @@ class ImageClassifier(keras.Model):
             batch.append((path, pixels))
             if not isinstance(pixels, UserError):
                 good.append(pixels)
+                extrema = zip(pixels.min(axis=(0, 1)), pixels.max(axis=(0, 1)), strict=True)
+                if doubt := image_files.doubtful([*extrema]):
+                    logger.warning("%s: %s", path, doubt)
             if len(good) == batch_size:
                 yield from self._score_batch(batch, good)
                 batch, good = [], []

@@ -184,3 +184,18 @@ def test_scripts_say_in_one_line_what_they_cannot_import(tmp_path):
             "requirements.txt (with KERAS_BACKEND=jax: requirements-jax.txt)"
         ]
         assert process.returncode == 1
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_pipe_that_nobody_reads_ends_a_script_quietly(stream):
+    script = (
+        "import sys, utils\n"
+        "def main():\n"
+        f"    print('x' * 9, file=sys.{stream}, flush=True)\n"
+        "utils.run_script(main)"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, **{stream: write})
+    os.close(write)
+    assert process.wait() == 1

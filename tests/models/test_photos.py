@@ -119,10 +119,25 @@ def test_files_are_classified_in_order(model, photos, batch_size):
         model.classify_files(mixed, batch_size=batch_size)
 
 
-def test_no_files_give_no_scores(model):
-    classes, scores = model.classify_files([])
-    assert classes.shape == (0,)
-    assert scores.shape == (0, 3)
+def test_no_images_give_no_scores(model):
+    for none in ([], np.zeros((0, SIDE, SIDE, 3), "uint8"), np.zeros((0, 50, 60, 3), "uint8")):
+        for classify in (model.classify, model.classify_files):
+            classes, scores = classify(none)
+            assert classes.shape == (0,)
+            assert scores.shape == (0, 3)
+
+
+def test_a_single_path_is_a_file(model, photos):
+    np.testing.assert_array_equal(
+        model.classify_files(str(photos[0]))[1], model.classify_files([photos[0]])[1]
+    )
+
+
+def test_what_holds_nothing_is_classified_with_a_warning(model, tmp_path, caplog):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.arange(2400, dtype=np.uint16).reshape(40, 60)).save(path)
+    assert model.classify_files([path])[1].shape == (1, 3)
+    assert "a.png: nearly black: no value is above 15" in caplog.text
 
 
 def test_decoded_images_of_any_size_are_classified(model):
@@ -142,6 +157,7 @@ def test_decoded_images_of_any_size_are_classified(model):
         (np.zeros((2, 40, 40, 3), "float32"), r"uint8 RGB .*, not float32 \(40, 40, 3\)"),
         (np.zeros((40, 40, 3), "uint8"), r"write classify\(\[image\]\)"),
         ([np.zeros((40, 40), "uint8")], r"not uint8 \(40, 40\)"),
+        (np.zeros((2, SIDE, SIDE, 1), "uint8"), r"must be \(n, height, width, 3\), not \(2, 24"),
     ],
 )
 def test_what_is_no_image_is_refused(model, images, message):
