@@ -48,6 +48,7 @@ GROUPS = (
                 "their scores; of several models those of their ensemble",
             ),
             reporting.TOP_K,
+            reporting.TTA,
         ),
     ),
     data.FLAGS,
@@ -151,7 +152,7 @@ def main() -> None:
                 raise UserError(f"--hierarchy {args.hierarchy}: {error}") from None
         batches = dataset.test_batches(args.batch_size, **data.reading_options(args))
         with datasets.reading_errors(batches):
-            result = evaluation.evaluate(model, batches, labels, top_k=args.top_k_acc)
+            result = evaluation.evaluate(model, batches, labels, top_k=args.top_k_acc, tta=args.tta)
         scores = result.scores
         if hierarchy:
             scores |= hierarchical_scores(

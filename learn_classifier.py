@@ -121,8 +121,15 @@ def train(args: Namespace, session: Session) -> None:
             result = evaluation.evaluate(
                 model, batches.test, dataset.test.labels, top_k=args.top_k_acc, features=features
             )
+        others = {}
+        if args.tta:
+            others["without_tta"] = result
+            result = evaluation.evaluate(
+                model, batches.test, dataset.test.labels, top_k=args.top_k_acc,
+                features=features, tta=args.tta,
+            )  # fmt: skip
     best = history.best_epoch(accuracy_name(args))
-    print(report.final_lines(result, best, report.selected_on(args)))
+    print(report.final_lines(result, best, report.selected_on(args), others))
 
     # ---------------------------------------------------------------- dump
     with report.all_written() as written:
@@ -142,7 +149,7 @@ def train(args: Namespace, session: Session) -> None:
                 report.write_predictions(path, names, result, dataset.class_names)
             with written("--log_dir"):
                 report.write_result(
-                    args, model, dataset, result, best, progress.seconds, session.devices
+                    args, model, dataset, result, best, progress.seconds, session.devices, others
                 )
 
 

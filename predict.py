@@ -26,6 +26,7 @@ from training.devices import flags as devices
 from training.flags import paths
 from training.flags.declaration import Flag
 from training.flags.parser import Parser, number
+from training.reporting import flags as reporting
 
 FLAGS = (
     Flag("--model", required=True, metavar="M.keras", help="a dumped model"),
@@ -43,6 +44,7 @@ FLAGS = (
         metavar="N",
         help="images at a time",
     ),
+    reporting.TTA,
     Flag("images", nargs="+", metavar="IMAGE", help="image files, or folders of them"),
 )
 
@@ -88,7 +90,7 @@ def main() -> int:
 
     model = evaluation.load_model(args.model)
     status = 0
-    for path, scores in model.score_files(images, args.batch_size):
+    for path, scores in model.score_files(images, args.batch_size, mirrored=args.tta == "flip"):
         if isinstance(scores, UserError):
             print(f"predict.py: error: {one_line(scores)}", file=sys.stderr)
             status = 1

@@ -185,7 +185,7 @@ class ImageClassifier(keras.Model):
         return scores.argmax(axis=-1), scores
 
     def score_files(
-        self, paths: Iterable[str | os.PathLike], batch_size: int = 32
+        self, paths: Iterable[str | os.PathLike], batch_size: int = 32, *, mirrored: bool = False
     ) -> Iterator[tuple[str | os.PathLike, np.ndarray | UserError]]:
         """The scores of image files, file by file, as soon as their batch is done.
 
@@ -194,6 +194,7 @@ class ImageClassifier(keras.Model):
         Args:
             paths: The files.
             batch_size: Images at a time; the next ones are decoded meanwhile.
+            mirrored: Give the means of the scores of each image and its mirror image.
 
         Yields:
             Each path with its scores `(C,)`, or with the reason why it cannot be read.
@@ -207,15 +208,17 @@ class ImageClassifier(keras.Model):
                 if doubt := image_files.doubtful([*extrema]):
                     logger.warning("%s: %s", path, doubt)
             if len(good) == batch_size:
-                yield from self._score_batch(batch, good)
+                yield from self._score_batch(batch, good, mirrored)
                 batch, good = [], []
-        yield from self._score_batch(batch, good)
+        yield from self._score_batch(batch, good, mirrored)
 
-    def _score_batch(self, batch: list, good: list):
+    def _score_batch(self, batch: list, good: list, mirrored: bool):
         scores = iter(())
         if good:
-            outputs = self.predict_on_batch(np.stack(good))
-            scores = iter(ops.convert_to_numpy(self.class_scores(outputs)))
+            images = np.stack(good)
+            views = [images, images[:, :, ::-1]] if mirrored else [images]
+            outputs = [self.class_scores(self.predict_on_batch(view)) for view in views]
+            scores = iter(np.mean([ops.convert_to_numpy(output) for output in outputs], axis=0))
         for path, pixels in batch:
             yield path, pixels if isinstance(pixels, UserError) else next(scores)
 

@@ -134,6 +134,7 @@ def evaluate(
     top_k: Sequence[int] = (),
     features: bool = False,
     hooks: Sequence[keras.callbacks.Callback] = (),
+    tta: str | None = None,
 ) -> Evaluation:
     """Scores an `ImageClassifier` on a test set.
 
@@ -144,25 +145,32 @@ def evaluate(
         top_k: Further accuracies among the k best.
         features: Whether a classifier without an embedding also gives its pooled features.
         hooks: Callbacks of the prediction.
+        tta: `"flip"`: class scores and losses are means over each image and its mirror image. The
+            features are those of the image.
     """
     pooled = features and model.class_embeddings is None
-    outputs = _predict(model, batches, len(labels), pooled, hooks)
+    views = _predict(model, batches, len(labels), pooled, hooks, mirrored=tta == "flip")
+    outputs = views[0]
+
+    def mean_scores(*names: str) -> np.ndarray:
+        chosen = [{name: view[name] for name in names} for view in views]
+        return np.mean([ops.convert_to_numpy(model.class_scores(view)) for view in chosen], axis=0)
+
     regularisation = sum(float(ops.convert_to_numpy(loss)) for loss in model.losses)
-    class_scores = ops.convert_to_numpy(model.class_scores(outputs))
+    losses = output_losses(model)
+    class_scores = mean_scores(*losses)
     scores = {
         "loss": regularisation,
         **accuracies(class_scores, labels, top_k),
     }
-    losses = output_losses(model)
     for name, (loss, weight) in losses.items():
-        value = _mean_loss(loss, labels, outputs[name])
+        value = float(np.mean([_mean_loss(loss, labels, view[name]) for view in views]))
         scores["loss"] += weight * value
         if len(losses) > 1:
             scores[f"{name}_loss"] = value
-            own = ops.convert_to_numpy(model.class_scores({name: outputs[name]}))
             scores |= {
                 f"{name}_{key}": value
-                for key, value in accuracies(own, labels, top_k).items()
+                for key, value in accuracies(mean_scores(name), labels, top_k).items()
                 if key != "average_acc"
             }
     return Evaluation(
@@ -221,19 +229,26 @@ class _Whole(keras.layers.Layer):
         return keras.distribution.distribute_tensor(inputs, layout)
 
 
-def _predict(model, batches, num_images, pooled, hooks):
-    """The model's outputs as a dictionary of arrays, with the pooled features if asked for."""
+def _predict(model, batches, num_images, pooled, hooks, mirrored):
+    """The model's outputs as a dictionary of arrays, with the pooled features if asked for.
+
+    A list of them: of the images and, if asked for, of their mirror images.
+    """
     named = model.named_outputs
     if pooled:
         model = keras.Model(
             model.inputs, {"prob": model.output, "features": models.pooling_layer(model).output}
         )
+    if mirrored:
+        [images] = model.inputs
+        model = keras.Model(images, [model.output, model(ops.flip(images, axis=2))])
     if distribution.in_several_processes():
         model = keras.Model(model.inputs, keras.tree.map_structure(_Whole(), model.output))
     outputs = model.predict(batches, verbose=0, callbacks=list(hooks))
     # What a last batch was filled up with, so that several devices could share it.
     outputs = keras.tree.map_structure(lambda output: output[:num_images], outputs)
-    return outputs if pooled else named(outputs)
+    views = outputs if mirrored else [outputs]
+    return views if pooled else [named(view) for view in views]
 
 
 def _mean_loss(loss, labels, outputs):

@@ -1,6 +1,7 @@
 """The flags that say what a run reports and writes, and the names of its scores."""
 
 import argparse
+import dataclasses
 import os
 
 from training.flags import paths
@@ -15,6 +16,15 @@ TOP_K = Flag(
     default=[],
     metavar="K",
     help="also report the share of images whose class is among the K best",
+)
+
+TTA = Flag(
+    "--tta",
+    choices=("flip",),
+    help="test-time augmentation: flip takes the mean of the scores of each image and its mirror "
+    "image",
+    default_text="each image as it is",
+    on_resume="free",
 )
 
 OUTPUT = FlagGroup(
@@ -65,6 +75,9 @@ OUTPUT = FlagGroup(
             per_process=True,
         ),
         TOP_K,
+        dataclasses.replace(
+            TTA, help=f"{TTA.help}; at the end of the training, and both are reported"
+        ),
     ),
 )
 

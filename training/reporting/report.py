@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -156,29 +156,42 @@ def test_scores(result: Evaluation) -> dict[str, Any]:
     }
 
 
-def final_lines(result: Evaluation, best: dict[str, float], selected: str) -> str:
+def final_lines(
+    result: Evaluation,
+    best: dict[str, float],
+    selected: str,
+    others: Mapping[str, Evaluation] | None = None,
+) -> str:
     """The last lines of a training's output.
 
     Args:
         result: Of the final weights, on the test images.
         best: The row of the best epoch.
         selected: As `selected_on` says.
+        others: Further evaluations on the test images, by what they are of, as `without_tta`.
     """
     accuracy = "val_prob_acc" if "val_prob_acc" in best else "val_acc"
     protocol = "of the validation images, which were kept out of the training"
     if selected == "test":
         protocol = "the paper's protocol, which selects on the test images"
-    test = test_scores(result)
-    low, high = test["test_acc_interval"]
     return "\n".join(
         [
             "Final: " + " - ".join(f"{name}: {value:.4f}" for name, value in result.scores.items()),
             f"Best epoch: {best['epoch']} with {accuracy}: {best[accuracy]:.4f} ({protocol})",
-            f"Test: test_acc: {test['test_acc']:.4f} (95 % interval {low:.4f} to {high:.4f}, "
-            f"n = {test['n']}) - test_average_acc: {test['test_average_acc']:.4f}",
+            *(_test_line(f"Test {name}", other) for name, other in (others or {}).items()),
+            _test_line("Test", result),
             f"selected on: {selected}",
             f"Average Accuracy: {result.scores['average_acc']:.4f}",
         ]
+    )
+
+
+def _test_line(title: str, result: Evaluation) -> str:
+    test = test_scores(result)
+    low, high = test["test_acc_interval"]
+    return (
+        f"{title.replace('_', ' ')}: test_acc: {test['test_acc']:.4f} (95 % interval {low:.4f} to "
+        f"{high:.4f}, n = {test['n']}) - test_average_acc: {test['test_average_acc']:.4f}"
     )
 
 
@@ -190,6 +203,7 @@ def write_result(
     best: dict[str, float],
     wall_seconds: float,
     devices: Distribution,
+    others: Mapping[str, Evaluation] | None = None,
 ) -> None:
     """Writes `result.json`: everything needed to know what a run was and what came of it.
 
@@ -201,6 +215,7 @@ def write_result(
         best: The row of the best epoch.
         wall_seconds: Time of the training and its evaluations, over all its resumptions.
         devices: What it was trained on.
+        others: Further evaluations, as for `final_lines`.
     """
     write_json(
         Path(args.log_dir) / "result.json",
@@ -218,6 +233,7 @@ def write_result(
             "selected_on": selected_on(args),
             "final": result.scores,
             "test": test_scores(result),
+            **{f"test_{name}": test_scores(other) for name, other in (others or {}).items()},
             "best": best,
             "wall_seconds": wall_seconds,
         },
