@@ -44,7 +44,7 @@ def run_script(main: Callable[[], int | None], *, only_reports: bool = False) ->
     Args:
         main: Returns the exit status; `None` stands for 0.
         only_reports: What it prints only reports on what it does: its status does not become 1 if
-            that cannot be written.
+            that cannot be written, and errors may be among it.
     """
     handler = logging.StreamHandler(_lenient("stderr"))
     handler.setFormatter(_PrintableFormatter())
@@ -69,10 +69,35 @@ def run_script(main: Callable[[], int | None], *, only_reports: bool = False) ->
         if line is None:
             raise
         say(line, file=sys.stderr)
+        if _is_discarded(sys.stderr):
+            _say_elsewhere(line, output if only_reports else None)
     raw = getattr(getattr(output, "buffer", None), "raw", None)
     if isinstance(raw, _LenientFile) and raw.failed and not only_reports:
         status = status or 1
     sys.exit(status)
+
+
+def _is_discarded(stream: TextIO) -> bool:
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), os.stat(os.devnull))
+    except (OSError, ValueError):  # a stream of a test
+        return False
+
+
+def _say_elsewhere(line: str, output: TextIO | None) -> None:
+    """Says why a script ended where `2>/dev/null` hides it, as in the published search for a rate.
+
+    Args:
+        line: The reason.
+        output: Where to say it besides on the terminal that the script was started from, which
+            sees it also where a filter follows.
+    """
+    if output is not None:
+        with contextlib.suppress(OSError):
+            say(line, file=output)
+    if output is None or not output.isatty():
+        with contextlib.suppress(OSError), open("/dev/tty", "w", errors="replace") as terminal:
+            say(line, file=terminal)
 
 
 def _explained(error: BaseException) -> tuple[str | None, int]:

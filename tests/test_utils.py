@@ -1,4 +1,6 @@
+import contextlib
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -199,3 +201,26 @@ def test_a_pipe_that_nobody_reads_ends_a_script_quietly(stream):
     process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, **{stream: write})
     os.close(write)
     assert process.wait() == 1
+
+
+def test_errors_of_the_published_loop_are_seen_on_the_terminal(tmp_path):
+    loop = (
+        f"for LR in 1; do {sys.executable} {ROOT}/learn_classifier.py --dataset CIFAR-100 "
+        "--data_root nowhere --sgdr_max_lr $LR 2>/dev/null | tee -a printed "
+        "| grep -oP 'val_(prob_)?acc: \\K([0-9.]+)' >> numbers; done"
+    )
+    child, terminal = pty.fork()
+    if not child:
+        os.chdir(tmp_path)
+        os.execv("/bin/sh", ["sh", "-c", loop])
+    shown = b""
+    with contextlib.suppress(OSError):  # its end
+        while part := os.read(terminal, 10_000):
+            shown += part
+    os.close(terminal)
+    os.waitpid(child, 0)
+    lines = (tmp_path / "printed").read_text().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("learn_classifier.py: error: --data_root nowhere: does not exist")
+    assert shown.decode().split("\r\n") == [*lines, ""]
+    assert (tmp_path / "numbers").read_text() == ""

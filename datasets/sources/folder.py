@@ -20,7 +20,7 @@ import logging
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets.info import Content, DatasetInfo, DatasetSpec, Samples
@@ -55,7 +55,7 @@ class _Layout:
     Attributes:
         train: `None` if there are only folders of classes, or there is only something to test.
         test: `None` if it has to be drawn.
-        unused: What else looks like a split.
+        unused: What else looks like a split, and folders beside them.
     """
 
     train: Path | None
@@ -76,7 +76,9 @@ def _layout(root: Path) -> _Layout:
     layouts = [_splits(root, lists), _splits(root, {name: name for name in folders})]
     for layout in layouts:
         if layout.train and layout.test:
-            return layout
+            used = {layout.train, layout.test, *layout.unused}
+            beside = () if layout is layouts[0] else [root / name for name in folders]
+            return replace(layout, unused=(*layout.unused, *(p for p in beside if p not in used)))
     # A folder called train beside others may well be a class of vehicles.
     if not layouts[0].test and any(_role(name) is None for name in folders):
         return _Layout(None, None)
@@ -147,7 +149,8 @@ def load(spec: DatasetSpec) -> Content:
     nothing = Samples([], [])
     if layout.test:
         if layout.unused or _role(layout.test.stem) != "test":
-            unused = " and ".join(path.name for path in layout.unused)
+            unused = " and ".join(path.name for path in layout.unused[:3])
+            unused += ", …" if len(layout.unused) > 3 else ""
             logger.info(
                 "folder: tested on %s%s", layout.test.name, unused and f"; {unused} is not used"
             )

@@ -21,7 +21,7 @@ EXTENSIONS = frozenset(
 )
 # Folders and files that systems and programs put beside one's own, as patterns of their names.
 _CLUTTER = re.compile(
-    r"\..*|@eadir|@recycle|@recently.*|@tmp|#recycle|#snapshot|\$recycle\.bin|recycler|__macosx|"
+    r"\..*|@eadir|@syno.*|@__thumb|@recycle|@recently.*|@tmp|_gsdata_|_vti_cnf|#recycle|#snapshot|\$recycle\.bin|recycler|__macosx|"
     r"lost\+found|found\.\d{3}|system volume information|network trash folder|temporary items|"
     r"__pycache__|thumbs\.db|ehthumbs(_vista)?\.db|desktop\.ini|icon\r",
     re.IGNORECASE,

@@ -31,7 +31,15 @@ def root(tmp_path):
     return tmp_path / "data"
 
 
-CLUTTER = ["@eaDir", "__MACOSX", "lost+found", ".ipynb_checkpoints", "$RECYCLE.BIN", "#recycle"]
+CLUTTER = [
+    "@eaDir",
+    "@SynoResource",
+    "__MACOSX",
+    "lost+found",
+    ".ipynb_checkpoints",
+    "$RECYCLE.BIN",
+    "#recycle",
+]
 
 
 @pytest.mark.parametrize("place", ["", "a/", "a/deeper/"])
@@ -46,7 +54,7 @@ def test_what_systems_put_between_is_no_class_and_no_image(root, place, caplog):
     after = load(root, test_fraction=0.5)
     assert after.class_ids == ["a", "b"]
     assert (after.train.images, after.test.images) == (before.train.images, before.test.images)
-    assert "ignored 6 folders and files of systems, first " in caplog.text
+    assert "ignored 7 folders and files of systems, first " in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -59,6 +67,14 @@ def test_splits_by_other_names(root, train, test):
     dataset = load(root)
     assert dataset.class_ids == ["a", "b"]
     assert (names(dataset.train), names(dataset.test)) == (["1.jpg", "2.jpg"], ["3.jpg", "4.jpg"])
+
+
+def test_folders_beside_a_split_are_named(root, caplog):
+    caplog.set_level(logging.INFO)
+    for i, part in enumerate(("train", "test", "more", "@eaDir")):
+        write(root, f"{part}/a/{i}a.jpg", f"{part}/b/{i}b.jpg")
+    load(root)
+    assert "folder: tested on test; more is not used" in caplog.text
 
 
 def test_of_validation_and_test_images_the_latter_are_tested(root, caplog):
