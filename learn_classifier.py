@@ -56,6 +56,7 @@ def build_classifier(args: Namespace, dataset):
             exif_rotation=dataset.spec.exif_rotation,
         ),
         weight_decay=args.weight_decay,
+        harmonic=args.harmonic,
         # What evaluation needs to know months later.
         info={
             "dataset": args.dataset,
@@ -136,6 +137,9 @@ def train(args: Namespace, session: Session) -> None:
         if args.model_dump:
             with written("--model_dump"):
                 models.save_model(model, args.model_dump)
+        if args.plain_dump:
+            with written("--plain_dump"):
+                models.save_model(models.fold(model), args.plain_dump)
         if args.weight_dump:
             with written("--weight_dump"):
                 models.save_weights(model, args.weight_dump)

@@ -16,7 +16,8 @@ from utils import UsageError, UserError
 CHANGEABLE = ("trials", "jobs", "gpus_per_trial", "storage")
 # The sweep gives each trial its own files.
 _OWN = (
-    "--log_dir", "--output", "--snapshot", "--model_dump", "--weight_dump", "--feature_dump",
+    "--log_dir", "--output", "--snapshot", "--model_dump", "--plain_dump",
+    "--weight_dump", "--feature_dump",
     "--check_data", "--initial_epoch",
 )  # fmt: skip
 _SPLITS = ("--validation_fraction", "--fold")

@@ -7,6 +7,8 @@ classes, scores = model.classify(images)  # raw RGB images, 0–255
 
 from models.building import EmbeddingHead, Preprocessing, build_model
 from models.classifier import ImageClassifier, pooling_layer
+from models.folding import fold
+from models.harmonic import HarmonicConv2D, HarmonicFilters
 from models.heads import EmbeddingOutput
 from models.layers import BatchNormalization, PadChannels, Standardize, set_batch_norm_groups
 from models.replicas import num_replicas
@@ -16,11 +18,14 @@ __all__ = [
     "BatchNormalization",
     "EmbeddingHead",
     "EmbeddingOutput",
+    "HarmonicConv2D",
+    "HarmonicFilters",
     "ImageClassifier",
     "PadChannels",
     "Preprocessing",
     "Standardize",
     "build_model",
+    "fold",
     "load_model",
     "num_replicas",
     "pooling_layer",

@@ -88,6 +88,7 @@ def build_model(
     head: EmbeddingHead | None = None,
     preprocessing: Preprocessing = Preprocessing(),
     weight_decay: float | None = None,
+    harmonic: str = "none",
     info: dict[str, Any] | None = None,
 ) -> ImageClassifier:
     """Builds a network for C classes, from raw RGB images of any size that it admits.
@@ -101,6 +102,7 @@ def build_model(
         preprocessing: What is done to an image first.
         weight_decay: L2 of all kernels of convolutions and dense layers, in place of the
             network's own; 0 is none.
+        harmonic: Which convolutions are sums of cosine filters (`models.harmonic.conv2d`).
         info: JSON-able facts about the training (loss, data set, …), kept in the model.
 
     Raises:
@@ -132,7 +134,9 @@ def build_model(
     x = Standardize(
         first.mean, first.std, first.std_epsilon, first.channel_order, name="standardize"
     )(images)
-    x = family.backbone(x, weight_decay=decay(family.WEIGHT_DECAY), **entry.options)
+    x = family.backbone(
+        x, weight_decay=decay(family.WEIGHT_DECAY), harmonic=harmonic, **entry.options
+    )
 
     if head is None:
         outputs = probabilities(x, family.OUTPUT_WEIGHT_DECAY)

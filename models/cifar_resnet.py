@@ -14,6 +14,7 @@ of the paper's option A, which subsamples).
 
 from keras import initializers, layers
 
+from models.harmonic import conv2d
 from models.layers import BatchNormalization, PadChannels, kernel_l2
 
 WEIGHT_DECAY = 2e-4
@@ -21,12 +22,20 @@ OUTPUT_WEIGHT_DECAY = 2e-4
 OUTPUT_INITIALIZER = initializers.GlorotUniform
 
 
-def backbone(images, *, weight_decay: float, blocks: int, channels: tuple[int, int, int]):
+def backbone(
+    images,
+    *,
+    weight_decay: float,
+    harmonic: str = "none",
+    blocks: int,
+    channels: tuple[int, int, int],
+):
     """The network up to its pooled features.
 
     Args:
         images: Standardised images, `(batch, height, width, 3)`, sides divisible by 4.
         weight_decay: L2 of the convolutions' kernels.
+        harmonic: Which convolutions are harmonic, see `models.harmonic.conv2d`.
         blocks: Basic blocks in each stage.
         channels: Channels of each stage.
 
@@ -35,15 +44,18 @@ def backbone(images, *, weight_decay: float, blocks: int, channels: tuple[int, i
     """
 
     def convolution(x, filters, suffix, strides=1):
-        x = layers.Conv2D(
+        x = conv2d(
+            x,
             filters,
             3,
             strides=strides,
             padding="same",
             kernel_initializer="glorot_uniform",
             kernel_regularizer=kernel_l2(weight_decay),
+            harmonic=harmonic,
+            first=suffix == "0",
             name=f"res{suffix}" if suffix != "0" else "conv0",
-        )(x)
+        )
         return BatchNormalization(name=f"bn{suffix}")(x)
 
     x = convolution(images, channels[0], "0")

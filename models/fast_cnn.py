@@ -14,6 +14,7 @@ momentum 0.9 and are zero-debiased, as everywhere in this project.
 
 from keras import layers
 
+from models.harmonic import conv2d
 from models.initializers import fan_out_normal, linear_uniform
 from models.layers import BatchNormalization, kernel_l2
 
@@ -24,27 +25,31 @@ OUTPUT_INITIALIZER = linear_uniform
 _STAGES = (64, 128, 256)
 
 
-def backbone(images, *, weight_decay: float):
+def backbone(images, *, weight_decay: float, harmonic: str = "none"):
     """The network up to its pooled features.
 
     Args:
         images: Standardised images, `(batch, height, width, 3)`, sides of at least 8 pixels.
         weight_decay: L2 of the convolutions' kernels.
+        harmonic: Which convolutions are harmonic, see `models.harmonic.conv2d`.
 
     Returns:
         Features `(batch, 256)`.
     """
 
     def convolution(x, filters, suffix, pool=False):
-        x = layers.Conv2D(
+        x = conv2d(
+            x,
             filters,
             3,
             padding="same",
             use_bias=False,
             kernel_initializer=fan_out_normal(),
             kernel_regularizer=kernel_l2(weight_decay),
+            harmonic=harmonic,
+            first=suffix == "0",
             name=f"conv{suffix}",
-        )(x)
+        )
         if pool:
             x = layers.MaxPooling2D(2, name=f"pool{suffix}")(x)
         x = BatchNormalization(0.9, 1e-5, name=f"bn{suffix}")(x)

@@ -124,17 +124,21 @@ class BatchNormalization(keras.layers.Layer):
     Args:
         momentum: Decay of the running averages, between 0 and 1.
         epsilon: Added to the variance.
+        affine: Whether learned `gamma` and `beta` scale and shift what is normalised.
 
     Source: Ioffe & Szegedy, https://arxiv.org/abs/1502.03167; debiasing as in Kingma & Ba,
     https://arxiv.org/abs/1412.6980, section 3.
     """
 
-    def __init__(self, momentum: float = 0.99, epsilon: float = 1e-3, **kwargs):
+    def __init__(
+        self, momentum: float = 0.99, epsilon: float = 1e-3, affine: bool = True, **kwargs
+    ):
         super().__init__(**kwargs)
         if not 0 < momentum < 1:
             raise ValueError(f"momentum must be between 0 and 1, not {momentum}")
         self.momentum = momentum
         self.epsilon = epsilon
+        self.affine = affine
         # A property of the run and not of the network, hence in no configuration or file: what
         # was trained in groups, or on as many devices, is used and trained further without them.
         self.groups = 1
@@ -152,8 +156,8 @@ class BatchNormalization(keras.layers.Layer):
                 **kwargs,
             )
 
-        self.gamma = add_vector("gamma", "ones")
-        self.beta = add_vector("beta", "zeros")
+        self.gamma = add_vector("gamma", "ones") if self.affine else None
+        self.beta = add_vector("beta", "zeros") if self.affine else None
         running = {"trainable": False, "aggregation": "mean"}
         self.moving_mean = add_vector("moving_mean", "zeros", **running)
         self.moving_variance = add_vector("moving_variance", "ones", **running)
@@ -197,8 +201,10 @@ class BatchNormalization(keras.layers.Layer):
         return outputs
 
     def _normalize(self, inputs, mean, variance):
-        scale = self.gamma * ops.rsqrt(variance + self.epsilon)
-        outputs = ops.cast(inputs, "float32") * scale + (self.beta - mean * scale)
+        scale, shift = ops.rsqrt(variance + self.epsilon), 0.0
+        if self.affine:
+            scale, shift = self.gamma * scale, self.beta
+        outputs = ops.cast(inputs, "float32") * scale + (shift - mean * scale)
         return ops.cast(outputs, self.compute_dtype)
 
     def _composed(self, inputs):
@@ -229,12 +235,16 @@ class BatchNormalization(keras.layers.Layer):
         """
         import tensorflow as tf
 
+        channels = inputs.shape[-1]
+        scale = self.gamma.value if self.affine else tf.ones(channels)
+        offset = self.beta.value if self.affine else tf.zeros(channels)
+
         def normalize(group):
             empty = tf.constant((), tf.float32)
             outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
                 x=group,
-                scale=self.gamma.value,
-                offset=self.beta.value,
+                scale=scale,
+                offset=offset,
                 mean=empty,
                 variance=empty,
                 epsilon=self.epsilon,
@@ -282,7 +292,12 @@ class BatchNormalization(keras.layers.Layer):
         return input_shape
 
     def get_config(self):
-        return {**super().get_config(), "momentum": self.momentum, "epsilon": self.epsilon}
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "affine": self.affine,
+        }
 
 
 def _size(inputs):

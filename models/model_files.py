@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 import foreign_files
+from models.harmonic import HarmonicFilters
 
 # What a model of this program consists of, by module. Keras has classes that read other files, run
 # code of other libraries or make large arrays when they are made from a configuration.
@@ -39,6 +40,7 @@ _CLASSES = {
     "keras.regularizers": {"L2"},  # of a long kernel, others make a square matrix
     "models.layers": {"BatchNormalization", "PadChannels", "Standardize"},
     "models.heads": {"EmbeddingOutput"},
+    "models.harmonic": {"HarmonicConv2D", "HarmonicFilters"},
 }
 # What else a name can stand for in a layer's configuration.
 _NAMES = {
@@ -127,6 +129,8 @@ def _check_outputs(model: keras.Model, info: Any) -> None:
         # A kernel is used at each place, and a window of pooling or dilation spans more of them.
         weights = sum(math.prod(weight.shape) for weight in layer.weights)
         window = [*getattr(layer, "pool_size", ()), *getattr(layer, "dilation_rate", ())]
+        if isinstance(layer, HarmonicFilters):
+            window += layer.kernel_size
         work = (math.prod(output) + math.prod(output[:-1]) * weights) * math.prod(window)
         outputs += math.prod(output)
         operations += work

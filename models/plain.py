@@ -10,6 +10,7 @@ from typing import Any
 
 from keras import initializers, layers
 
+from models.harmonic import conv2d
 from models.layers import BatchNormalization, kernel_l2
 
 WEIGHT_DECAY = 5e-4
@@ -20,12 +21,13 @@ OUTPUT_INITIALIZER = initializers.GlorotUniform
 _STAGES = ((64, 64), (128, 128, 128), (256, 256, 256), (512,))
 
 
-def backbone(images, *, weight_decay: float):
+def backbone(images, *, weight_decay: float, harmonic: str = "none"):
     """The network up to its last hidden layer.
 
     Args:
         images: Standardised images, `(batch, height, width, 3)`, sides of at least 8 pixels.
         weight_decay: L2 of the kernels.
+        harmonic: Which convolutions are harmonic, see `models.harmonic.conv2d`.
 
     Returns:
         Features `(batch, 512)`.
@@ -43,7 +45,16 @@ def backbone(images, *, weight_decay: float):
             x = layers.AveragePooling2D(2, name=f"avg{index}")(x)
         for filters in channels:
             index += 1
-            x = layers.Conv2D(filters, 3, padding="same", name=f"conv{index}", **options)(x)
+            x = conv2d(
+                x,
+                filters,
+                3,
+                padding="same",
+                harmonic=harmonic,
+                first=index == 1,
+                name=f"conv{index}",
+                **options,
+            )
             x = BatchNormalization(name=f"bn{index}")(x)
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
     index += 2  # of this pooling, too

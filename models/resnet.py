@@ -7,6 +7,7 @@ epsilon and other layer names. With 200 classes 23,997,512 parameters, 23,944,39
 
 from keras import initializers, layers
 
+from models.harmonic import conv2d
 from models.layers import BatchNormalization, kernel_l2
 
 WEIGHT_DECAY = 0.0
@@ -17,27 +18,31 @@ OUTPUT_INITIALIZER = initializers.GlorotUniform
 _STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))
 
 
-def backbone(images, *, weight_decay: float):
+def backbone(images, *, weight_decay: float, harmonic: str = "none"):
     """The network up to its pooled features.
 
     Args:
         images: Standardised images, `(batch, height, width, 3)`.
         weight_decay: L2 of the convolutions' kernels.
+        harmonic: Which convolutions are harmonic, see `models.harmonic.conv2d`.
 
     Returns:
         Features `(batch, 2048)`.
     """
 
     def convolution(x, filters, size, suffix, strides=1, padding="same"):
-        x = layers.Conv2D(
+        x = conv2d(
+            x,
             filters,
             size,
             strides=strides,
             padding=padding,
             kernel_initializer="he_normal",
             kernel_regularizer=kernel_l2(weight_decay),
+            harmonic=harmonic,
+            first=suffix == "_conv1",
             name=f"res{suffix}" if suffix != "_conv1" else "conv1",
-        )(x)
+        )
         return BatchNormalization(name=f"bn{suffix}")(x)
 
     def bottleneck(x, filters, name, strides, project):

@@ -38,13 +38,13 @@ def _archive(model: ImageClassifier) -> io.BytesIO:
     The HDF5 library ends the program when it writes to a disk that is full.
     """
     archive = _Memory()
-    with _in_this_process():
+    with in_this_process():
         _uncompiled(model).save(archive)
     return archive
 
 
 @contextlib.contextmanager
-def _in_this_process() -> Iterator[None]:
+def in_this_process() -> Iterator[None]:
     """Within it nothing waits for other processes, which do not write.
 
     Keras makes variables to save a model, and several processes make them together.

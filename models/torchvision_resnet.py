@@ -16,6 +16,7 @@ the running averages is 0.9 here; they are zero-debiased, as everywhere in this 
 
 from keras import layers
 
+from models.harmonic import conv2d
 from models.initializers import fan_out_normal, linear_uniform
 from models.layers import BatchNormalization, kernel_l2
 
@@ -26,12 +27,20 @@ OUTPUT_INITIALIZER = linear_uniform
 _CHANNELS = (64, 128, 256, 512)
 
 
-def backbone(images, *, weight_decay: float, blocks: tuple[int, ...], bottleneck: bool):
+def backbone(
+    images,
+    *,
+    weight_decay: float,
+    harmonic: str = "none",
+    blocks: tuple[int, ...],
+    bottleneck: bool,
+):
     """The network up to its pooled features.
 
     Args:
         images: Standardised images, `(batch, height, width, 3)`.
         weight_decay: L2 of the convolutions' kernels.
+        harmonic: Which convolutions are harmonic, see `models.harmonic.conv2d`.
         blocks: Blocks in each of the 4 stages.
         bottleneck: Whether a block is 1×1, 3×3, 1×1 with four times the channels at its end, or
             two 3×3.
@@ -44,7 +53,8 @@ def backbone(images, *, weight_decay: float, blocks: tuple[int, ...], bottleneck
         if size > 1 and strides > 1:
             # PyTorch pads both sides, where Keras' `same` pads an even side on the right only.
             x = layers.ZeroPadding2D(size // 2, name=f"pad{suffix}")(x)
-        x = layers.Conv2D(
+        x = conv2d(
+            x,
             filters,
             size,
             strides=strides,
@@ -52,8 +62,10 @@ def backbone(images, *, weight_decay: float, blocks: tuple[int, ...], bottleneck
             use_bias=False,
             kernel_initializer=fan_out_normal(),
             kernel_regularizer=kernel_l2(weight_decay),
+            harmonic=harmonic,
+            first=suffix == "1",
             name=f"conv{suffix}",
-        )(x)
+        )
         return BatchNormalization(0.9, 1e-5, name=f"bn{suffix}")(x)
 
     x = convolution(images, _CHANNELS[0], 7, "1", strides=2)

@@ -15,6 +15,7 @@ the running averages is 0.9 here; they are zero-debiased, as everywhere in this 
 
 from keras import layers
 
+from models.harmonic import conv2d
 from models.initializers import fan_out_normal, linear_uniform
 from models.layers import BatchNormalization, kernel_l2
 
@@ -23,12 +24,20 @@ OUTPUT_WEIGHT_DECAY = 2.5e-4
 OUTPUT_INITIALIZER = linear_uniform
 
 
-def backbone(images, *, weight_decay: float, blocks: int, channels: tuple[int, int, int]):
+def backbone(
+    images,
+    *,
+    weight_decay: float,
+    harmonic: str = "none",
+    blocks: int,
+    channels: tuple[int, int, int],
+):
     """The network up to its pooled features.
 
     Args:
         images: Standardised images, `(batch, height, width, 3)`.
         weight_decay: L2 of the convolutions' kernels.
+        harmonic: Which convolutions are harmonic, see `models.harmonic.conv2d`.
         blocks: Blocks in each stage.
         channels: Channels of each stage.
 
@@ -40,7 +49,8 @@ def backbone(images, *, weight_decay: float, blocks: int, channels: tuple[int, i
         if size > 1 and strides > 1:
             # PyTorch pads both sides, where Keras' `same` pads an even side on the right only.
             x = layers.ZeroPadding2D(size // 2, name=f"pad_{name}")(x)
-        return layers.Conv2D(
+        return conv2d(
+            x,
             filters,
             size,
             strides=strides,
@@ -48,8 +58,10 @@ def backbone(images, *, weight_decay: float, blocks: int, channels: tuple[int, i
             use_bias=False,
             kernel_initializer=fan_out_normal(),
             kernel_regularizer=kernel_l2(weight_decay),
+            harmonic=harmonic,
+            first=name == "conv0",
             name=name,
-        )(x)
+        )
 
     def activation(x, suffix):
         x = BatchNormalization(0.9, 1e-5, name=f"bn{suffix}")(x)

@@ -22,7 +22,7 @@ GIVEN = (
     "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
 )  # fmt: skip
 # The flags that name what a command writes.
-WRITTEN = ("model_dump", "weight_dump", "feature_dump", "out", "json", "plot")
+WRITTEN = ("model_dump", "plain_dump", "weight_dump", "feature_dump", "out", "json", "plot")
 
 
 def parametrize_pages():

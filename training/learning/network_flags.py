@@ -13,6 +13,8 @@ from utils import UsageError
 
 EMBEDDING_LOSS_NAMES = ("inv_corr", "mse", "unnorm_corr", "softmax_corr")
 
+HARMONIC = ("none", "first", "all")
+
 _OTHER_LOSSES = {
     **dict.fromkeys(("cosine", "cosine_loss", "cos"), "write inv_corr, the cosine loss"),
     **dict.fromkeys(
@@ -30,6 +32,13 @@ NETWORK = FlagGroup(
             metavar="NAME",
             help=f"network: {', '.join(architectures.ARCHITECTURES)}",
             synonyms=("--arch", "--network"),
+        ),
+        Flag(
+            "--harmonic",
+            choices=HARMONIC,
+            default="none",
+            help="which convolutions are learned sums of the filters of a cosine transform: the "
+            "first one, or all larger than 1 x 1; --plain_dump makes plain ones of them",
         ),
         Flag(
             "--embedding",
