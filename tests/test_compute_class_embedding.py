@@ -1,14 +1,13 @@
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from embeddings import load_embedding
 
-SCRIPT = Path(__file__).parents[1] / "compute_class_embedding.py"
+from .programs import ROOT, Program
+
+SCRIPT = ROOT / "compute_class_embedding.py"
 TREE = "root\n    pair\n        4: first of two\n        9: second of two\n    2: alone\n"
 PAIRS = "100 101\n100 2\n101 4\n101 9\n"
 
@@ -22,9 +21,9 @@ def run(tmp_path):
     (tmp_path / "classes.txt").write_text("9 nine\n\n2 two words\n4\n")
 
     def run(*args):
-        return subprocess.run(
-            [sys.executable, SCRIPT, *args], cwd=tmp_path, capture_output=True, text=True
-        )
+        program = Program(SCRIPT, *args, directory=tmp_path)
+        program.communicate()
+        return program
 
     return run
 

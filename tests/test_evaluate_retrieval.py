@@ -1,12 +1,11 @@
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "evaluate_retrieval.py"
+from .programs import ROOT, Program
+
+SCRIPT = ROOT / "evaluate_retrieval.py"
 
 
 @pytest.fixture
@@ -16,9 +15,9 @@ def run(tmp_path):
     (tmp_path / "is_a.txt").write_text("a pair\nb pair\npair root\nc root\n")
 
     def run(*args):
-        return subprocess.run(
-            [sys.executable, SCRIPT, *args], cwd=tmp_path, capture_output=True, text=True
-        )
+        program = Program(SCRIPT, *args, directory=tmp_path)
+        program.communicate()
+        return program
 
     return run
 

@@ -1,46 +1,24 @@
-"""Killing and resuming `learn_classifier.py`, as a cluster does it."""
+"""Killing and resuming `learn_classifier.py`, with a small network, as a cluster does it."""
 
 import csv
 import json
 import shlex
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import h5py
 import numpy as np
-import pytest
 
-ROOT = Path(__file__).parents[1]
+from .programs import Program, run
 
 
 def command(out):
     return [
-        *(sys.executable, "learn_classifier.py"),
+        "tests.training.small_command",
         *["--dataset", "digits-sub3", "--embedding", "onehot"],
         *["--batch_size", "90", "--epochs", "5"],
         *["--deterministic", "--read_workers", "2", "--no_progress", "--snapshot_every", "0.3"],
         *f"--snapshot {out}/s --log_dir {out}/log --weight_dump {out}/w.weights.h5".split(),
     ]
-
-
-def start(out):
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command(out), cwd=ROOT, **pipes)
-
-
-def wait_for(process, text):
-    for line in process.stdout:
-        if text in line:
-            return
-    pytest.fail(f"ended without {text!r}: {process.stderr.read()}")
-
-
-def finish(process):
-    output, errors = process.communicate()
-    assert process.returncode == 0, errors
-    return output
 
 
 def result_of(out):
@@ -67,16 +45,17 @@ def test_a_killed_and_a_stopped_run_end_as_an_uninterrupted_one(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for out in whole, broken:
         out.mkdir()
-    finish(start(whole))
+    run(*command(whole))
 
-    process = start(broken)
-    wait_for(process, "Epoch 2/5")
+    process = Program(*command(broken), environment={"PAUSE": "0.05"})
+    process.wait_for("Epoch 2/5")
     process.kill()
     process.communicate()
+    assert process.returncode == -signal.SIGKILL
 
-    process = start(broken)
-    wait_for(process, "resuming from ")
-    wait_for(process, "Epoch 3/5")
+    process = Program(*command(broken), environment={"PAUSE": "0.05"})
+    process.wait_for("resuming from ")
+    process.wait_for("Epoch 3/5")
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate()
     assert process.returncode == 143, errors
@@ -85,17 +64,13 @@ def test_a_killed_and_a_stopped_run_end_as_an_uninterrupted_one(tmp_path):
     assert "Traceback" not in errors
     # The line says the command.
     resume = shlex.split(last.partition("; to resume: ")[2])
-    assert resume == ["python", *command(broken)[1:]]
+    assert resume == ["python", "learn_classifier.py", *command(broken)[1:]]
 
-    output = finish(start(broken))
-    assert output.count("resuming from") == 1
+    assert run(*command(broken)).stdout.count("resuming from") == 1
     np.testing.assert_equal(result_of(broken), result_of(whole))
 
     # A changed argument is told before anything is loaded.
-    done = subprocess.run(
-        [*command(broken), "--seed", "1"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 2
+    done = run(*command(broken), "--seed", "1", status=2)
     assert "--seed 0 became 1" in done.stderr
 
 
@@ -112,8 +87,7 @@ with stop.deferred():
     os.kill(os.getpid(), signal.SIGINT)
     print("not reached", flush=True)
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (130, "goes on\n")
+    assert run("-c", script, status=130).stdout == "goes on\n"
     script = """
 import os, signal
 from training.resuming.signals import StopSignals
@@ -124,6 +98,6 @@ def main():
     print("not reached", flush=True)
 run_script(main)
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (143, "")
+    done = run("-c", script, status=143)
+    assert done.stdout == ""
     assert done.stderr == "-c: interrupted by SIGTERM\n"

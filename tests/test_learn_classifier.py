@@ -13,20 +13,12 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-ROOT = Path(__file__).parents[1]
+from .programs import ROOT, run
+
 QUICK = [
-    *("--dataset", "digits-sub3", "--batch_size", "15", "--epochs", "2"),
+    *("--dataset", "digits-sub3", "--batch_size", "33", "--epochs", "2"),
     *("--read_workers", "2", "--no_progress"),
 ]
-
-
-def run(script, *flags, status=0):
-    """Runs a script and returns what it printed; its standard error is part of a failure."""
-    done = subprocess.run(
-        [sys.executable, ROOT / script, *map(str, flags)], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    return done
 
 
 def published_grep(output: str) -> list[str]:
@@ -43,12 +35,16 @@ def read_history(log_dir):
 def cosine(tmp_path_factory):
     """A run with the cosine loss and every output; the directory and what it printed."""
     out = tmp_path_factory.mktemp("cosine")
-    done = run(
-        "learn_classifier.py", *QUICK,
-        *f"--embedding onehot --sgdr_max_lr 0.5 --top_k_acc 2 3 --log_dir {out}/log".split(),
-        *f"--model_dump {out}/m.keras --weight_dump {out}/w.weights.h5".split(),
-        *f"--feature_dump {out}/f.npz".split(),
+    done = subprocess.run(
+        [
+            *(sys.executable, "learn_classifier.py", *QUICK),
+            *f"--embedding onehot --sgdr_max_lr 0.5 --top_k_acc 2 3 --log_dir {out}/log".split(),
+            *f"--model_dump {out}/m.keras --weight_dump {out}/w.weights.h5".split(),
+            *f"--feature_dump {out}/f.npz".split(),
+        ],
+        cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""  # nothing of TensorFlow's start, in particular
     return out, done.stdout
 
@@ -141,7 +137,7 @@ def test_evaluation_equals_what_training_printed(cosine, combined, tmp_path):
 
 
 def test_a_dumped_model_is_complete_in_itself(cosine):
-    """Loaded elsewhere with nothing but Keras and an import of `models`."""
+    """Loaded elsewhere with Keras and an import of `models`."""
     out, _ = cosine
     script = """
 import sys
@@ -159,11 +155,7 @@ assert list(model.class_names) == list(features["class_names"]) == [str(i) for i
 assert model.class_embeddings.shape == (10, 10)
 assert model.predict(np.zeros((2, 20, 12, 3), "uint8"), verbose=0).shape == (2, 10)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script, out / "m.keras", out / "f.npz"],
-        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run("-c", script, out / "m.keras", out / "f.npz")
 
 
 def test_feature_dump(cosine):
@@ -179,8 +171,8 @@ def test_feature_dump(cosine):
 def test_a_diverging_loss_stops_the_run(tmp_path):
     """The third epoch's rate is absurd: what was logged before stays."""
     done = run(
-        "learn_classifier.py", *QUICK, "--epochs", 4, "--lr_schedule", "SGD", "--clipgrad", 0,
-        "--sgd_schedule", "1:0.01,3:1e30,4", "--log_dir", tmp_path / "log",
+        "tests.training.small_command", *QUICK, "--epochs", 4, "--clipgrad", 0,
+        "--lr_schedule", "SGD", "--sgd_schedule", "1:0.01,3:1e30,4", "--log_dir", tmp_path / "log",
         status=1,
     )  # fmt: skip
     assert re.search(
@@ -195,7 +187,7 @@ def test_a_diverging_loss_stops_the_run(tmp_path):
 
 
 def test_per_output_losses_of_the_history_are_those_of_the_evaluation(combined):
-    """797 test images in batches of 15: Keras' own average counts the last 2 as much as 15."""
+    """797 test images in batches of 33: Keras' own average counts the last 5 as much as 33."""
     out, _ = combined
     row = read_history(out / "log")[-1]
     final = json.loads((out / "log" / "result.json").read_text())["final"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .test_learn_classifier import run
+from .programs import run
 
 COLOURS = {
     "crow": (20, 20, 30),

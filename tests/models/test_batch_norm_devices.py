@@ -1,16 +1,12 @@
 """Batch normalisation on 1, 2 and 4 devices: the same numbers, step after step."""
 
-import os
 import re
-import subprocess
-import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from ..programs import run
 
 # Each backend makes its devices at its start, hence the processes.
 COMMON = """
@@ -125,19 +121,6 @@ np.savez(sys.argv[1], **results, program2=programs[2].as_text(), program4=progra
 )
 
 
-def results_of(code, file, **environment):
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(file)],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return dict(np.load(file))
-
-
 def check_results(results):
     """2 and 4 devices against 1: outputs, gradients, running averages and steps."""
     expected = {key[2:]: value for key, value in results.items() if key[:2] == "1 "}
@@ -153,17 +136,15 @@ def check_results(results):
 
 @pytest.mark.skipif(find_spec("tensorflow") is None, reason="needs TensorFlow")
 def test_replicas_equal_groups_under_mirrored_strategy(tmp_path):
-    check_results(results_of(MIRRORED, tmp_path / "results.npz", KERAS_BACKEND="tensorflow"))
+    run("-c", MIRRORED, tmp_path / "results.npz")
+    check_results(dict(np.load(tmp_path / "results.npz")))
 
 
 @pytest.mark.skipif(find_spec("jax") is None, reason="needs JAX")
 def test_devices_equal_groups_under_data_parallel(tmp_path):
-    results = results_of(
-        DATA_PARALLEL,
-        tmp_path / "results.npz",
-        KERAS_BACKEND="jax",
-        XLA_FLAGS="--xla_force_host_platform_device_count=4",
-    )
+    four = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    run("-c", DATA_PARALLEL, tmp_path / "results.npz", backend="jax", environment=four)
+    results = dict(np.load(tmp_path / "results.npz"))
     programs = [str(results.pop(f"program{devices}")) for devices in (2, 4)]
     check_results(results)
     # Statistics of a group stay on its device: what the devices exchange are sums of gradients

@@ -13,6 +13,8 @@ import models
 from models import EmbeddingHead, Preprocessing, build_model, save_model
 from utils import UsageError
 
+from .. import programs
+
 ROOT = Path(__file__).parents[2]
 NAMES = ["cat", "dog", "Löwe"]
 PHI = np.array([[1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.5, 0.5], [0.0, -1.0, 0.0, 0.0]], "float32")
@@ -300,8 +302,7 @@ assert "tensorflow" not in sys.modules
 
 
 def test_jax_trains():
-    process = run(JAX, KERAS_BACKEND="jax")
-    assert process.returncode == 0, process.stderr
+    programs.run("-c", JAX, backend="jax")
 
 
 def test_import_registers_every_layer():

@@ -6,6 +6,7 @@ pauses before every step, for `PAUSE` seconds, a variable of the environment.
 """
 
 import os
+import sys
 import time
 
 import learn_classifier
@@ -34,4 +35,5 @@ def build_classifier(args, dataset):
 
 if __name__ == "__main__":
     learn_classifier.build_classifier = build_classifier
+    sys.argv[0] = "learn_classifier.py"
     run_script(learn_classifier.main)

@@ -1,8 +1,5 @@
 import dataclasses
 import hashlib
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -13,6 +10,7 @@ import datasets
 from datasets.batches import pipeline, sequence
 from utils import UserError
 
+from ...programs import run
 from ..conftest import cifar_batch, write_pickle
 
 
@@ -87,10 +85,7 @@ for images, labels in dataset.train_batches(4, seed=7, workers=3, initial_epoch=
     hashed.update(labels.tobytes())
 print(hashed.hexdigest())
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
-        env={**os.environ, "PYTHONHASHSEED": "5"},
-    )  # fmt: skip
+    done = run("-c", code)
     expected = digest(flowers_64.train_batches(4, seed=7, workers=1, initial_epoch=2))
     assert done.stdout.strip() == expected
 

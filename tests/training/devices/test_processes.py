@@ -1,12 +1,8 @@
 """Real processes on the loopback interface, with JAX alone; and what tells them of each other."""
 
-import os
 import signal
 import socket
-import subprocess
-import sys
 from argparse import Namespace
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +11,8 @@ from training.devices.flags import check_process_arguments
 from training.flags import arguments
 from utils import UsageError, UserError
 
-ROOT = Path(__file__).parents[3]
+from ...programs import Program
+
 ENDED_BY_JAX = "JAX distributed service detected fatal errors"
 NONE = {"coordinator": None, "num_processes": None, "process_id": None}
 
@@ -95,7 +92,7 @@ def start():
     def run(*events, path="", slurm=False):
         coordinator, group = f"127.0.0.1:{free_port()}", []
         for index, event in enumerate(events):
-            environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}
+            environment = {}
             if slurm:
                 environment |= SLURM | {
                     "SLURM_STEP_NODELIST": "localhost",
@@ -106,13 +103,8 @@ def start():
                     "JAX_COORDINATOR_PORT": coordinator.rpartition(":")[2],
                 }
             place = ["launcher" if slurm else coordinator, len(events), index]
-            process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, *map(str, place), event, str(path)],
-                cwd=ROOT,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
+            process = Program(
+                *("-c", PROGRAM, *place, event, path), backend="jax", environment=environment
             )
             started.append(process)
             group.append(process)
@@ -121,7 +113,6 @@ def start():
     yield run
     for process in started:
         process.kill()
-        process.communicate()
 
 
 def ends(group):

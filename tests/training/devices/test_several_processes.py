@@ -2,54 +2,36 @@
 
 import csv
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import models
 
+from ...programs import Program
 from ..shared_run import EQUAL, TRAININGS
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
+def start():
     """Starts programs that train together, and ends what is left of them."""
     started = []
-    without_tensorflow = tmp_path_factory.mktemp("path")
-    (without_tensorflow / "tensorflow.py").write_text("raise ImportError")
 
     def run(program, *flags, processes=1, pause=0):
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
-        environment = {
-            **os.environ,
-            "KERAS_BACKEND": "jax",
-            # Compiling is most of the work. How the devices share it is decided before.
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-            # Keras would import it, where it is installed, only to set its seed.
-            "PYTHONPATH": str(without_tensorflow),
-            "PAUSE": str(pause),
-        }
         group = []
         for index in range(processes):
             place = ["--coordinator", f"127.0.0.1:{port}", "--num_processes", str(processes)]
             place += ["--process_id", str(index)]
-            process = subprocess.Popen(
-                [sys.executable, "-m", f"tests.training.{program}", *map(str, flags)]
-                + (place if processes > 1 else []),
-                cwd=ROOT,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
+            process = Program(
+                f"tests.training.{program}",
+                *flags,
+                *(place if processes > 1 else []),
+                backend="jax",
+                environment={"PAUSE": str(pause)},
             )
             started.append(process)
             group.append(process)
@@ -59,7 +41,6 @@ def start(tmp_path_factory):
     yield run
     for process in started:
         process.kill()
-        process.communicate()
 
 
 def finish(group, status=0):
@@ -111,9 +92,7 @@ def test_a_stopped_training_goes_on_and_ends_as_one_process_does(start, alone, t
     ]
     # JAX looks for a signal once in a second.
     group = start(*command, processes=2, pause=0.1)
-    for line in group[0].stdout:
-        if "Epoch 1/5" in line:
-            break
+    group[0].wait_for("Epoch 1/5")
     group[1].send_signal(signal.SIGTERM)
     first, second = finish(group, status=143)
     assert "interrupted by SIGTERM; " in first[1]
