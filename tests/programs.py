@@ -31,7 +31,7 @@ class Program:
     """
 
     def __init__(self, *command, backend="tensorflow", directory=ROOT, environment=None):
-        self.returncode = None
+        self.returncode = self._written = None
         self._output, self._errors = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115
         end, theirs = os.pipe()
         self._end = open(end)  # noqa: SIM115
@@ -49,6 +49,9 @@ class Program:
         """The status, or `None` of a program that goes on for longer than `timeout` seconds."""
         if self.returncode is None and select.select([self._end], [], [], timeout)[0]:
             self.returncode = int(self._end.readline())
+            self._written = self.stdout, self.stderr
+            for file in self._output, self._errors, self._end:
+                file.close()
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -61,17 +64,17 @@ class Program:
     @property
     def stdout(self) -> str:
         """What it has printed so far."""
-        return _content(self._output)
+        return self._written[0] if self._written else _content(self._output)
 
     @property
     def stderr(self) -> str:
-        return _content(self._errors)
+        return self._written[1] if self._written else _content(self._errors)
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Output and errors of a program that has come to its end."""
         if self.poll(timeout) is None:
             raise subprocess.TimeoutExpired(str(self.pid), timeout)
-        return self.stdout, self.stderr
+        return self._written
 
     def wait_for(self, text: str) -> None:
         """Waits until it has printed a text."""
@@ -90,7 +93,7 @@ def run(*command, status=0, **options) -> Program:
 
 
 def _content(file) -> str:
-    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode()
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode(errors="replace")
 
 
 @functools.cache

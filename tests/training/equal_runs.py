@@ -41,11 +41,6 @@ def start(flags, number, interruption=None):
     return Run(flags, interruption, devices)
 
 
-def train(flags, number):
-    step_losses = StepLosses()
-    return results(start(flags, number, step_losses), step_losses)
-
-
 def results(run, step_losses):
     scores = evaluation.evaluate(run.model, *run.test).scores
     rows = [{k: v for k, v in row.items() if k not in TIMES} for row in run.history.rows]
@@ -57,9 +52,8 @@ def results(run, step_losses):
     }
 
 
-def resume(flags):
-    """Whether a run that is killed ends as if it were not, and how far off on other devices."""
-    whole = start(flags, 2)
+def resume(flags, whole):
+    """Whether a run that is killed ends as the whole one, and how far off on other devices."""
     with tempfile.TemporaryDirectory() as directory:
         snapshot = f"{directory}/s"
         kept = [*flags, "--snapshot", snapshot, "--snapshot_every", "1e-9"]
@@ -82,11 +76,17 @@ def main():
     distribution.simulate_devices(4)
     if "--precision" in flags:
         keras.config.set_dtype_policy(flags[flags.index("--precision") + 1])
-    one, *others = (train(["--epochs", "5", *flags], number) for number in (1, 2, 4))
+    flags = [*"--epochs 2 --batch_size 40".split(), *flags]
+    runs, found = {}, {}
+    for number in 1, 2, 4:
+        step_losses = StepLosses()
+        runs[number] = start(flags, number, step_losses)
+        found[number] = results(runs[number], step_losses)
+    one, *others = found.values()
     report = {"steps": len(one["losses"]), "finite": bool(np.isfinite(one["weights"]).all())}
     for name, values in one.items():
         report[name] = max(float(np.abs(other[name] - values).max()) for other in others)
-    report["on_others"] = resume(["--epochs", "2", *flags])
+    report["on_others"] = resume(flags, runs[2])
     print(json.dumps(report))
 
 

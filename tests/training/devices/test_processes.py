@@ -113,6 +113,7 @@ def start():
     yield run
     for process in started:
         process.kill()
+        process.communicate()
 
 
 def ends(group):

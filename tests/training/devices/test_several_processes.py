@@ -41,6 +41,7 @@ def start():
     yield run
     for process in started:
         process.kill()
+        process.communicate()
 
 
 def finish(group, status=0):
