@@ -77,13 +77,15 @@ def test_a_killed_and_a_stopped_run_end_as_an_uninterrupted_one(tmp_path):
 def test_a_second_signal_ends_at_once():
     """As does a first one where there is nothing to finish."""
     script = """
-import os, signal
-from training.resuming.signals import StopSignals
-stop = StopSignals()
+import os, signal, time
+from training.resuming import signals
+stop = signals.StopSignals()
 stop.install()
 with stop.deferred():
     os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)  # a launcher's, for the same wish
     print("goes on", flush=True)
+    time.sleep(signals._SAME_WISH + 0.1)
     os.kill(os.getpid(), signal.SIGINT)
     print("not reached", flush=True)
 """
