@@ -182,7 +182,8 @@ def _checked(
     Raises:
         UserError: Shapes, types or values make no sense.
     """
-    if not isinstance(vectors, np.ndarray) or vectors.dtype.kind not in "fiu" or vectors.ndim != 2:
+    is_array = isinstance(vectors, np.ndarray) and vectors.dtype.kind in "fiu"
+    if not is_array or vectors.ndim != 2 or not vectors.shape[1]:
         raise UserError(f"{path}: its embedding is no matrix of numbers with one row per class")
     if not isinstance(class_ids, list) or len(class_ids) != len(vectors) or not len(vectors):
         raise UserError(f"{path}: it does not have one class id for each row of its embedding")

@@ -174,6 +174,7 @@ for _ in range(29):
         ({"embedding": NESTED, "ind2label": [1] * 10}, NO_EMBEDDING),
         ({"embedding": VECTORS, "ind2label": [NESTED] * 3}, NO_EMBEDDING),
         ({"embedding": VECTORS[0], "ind2label": [1, 2]}, "no matrix of numbers"),
+        ({"embedding": VECTORS[:2, :0], "ind2label": [1, 2]}, "no matrix of numbers"),
         ({"embedding": VECTORS * np.nan, "ind2label": [1, 2, 3]}, "not finite"),
         ({"embedding": VECTORS[:0], "ind2label": []}, "one class id for each row"),
     ],
