@@ -5,12 +5,15 @@ process in that Keras and its backend are loaded. They have computed nothing, so
 precision and determinism are still to be chosen.
 """
 
+import atexit
+import gc
 import json
 import os
 import runpy
 import signal
 import socket
 import sys
+import traceback
 
 
 def load():
@@ -25,6 +28,8 @@ def load():
     from training import fitting, phases  # noqa: F401
     from training.learning import callbacks, losses  # noqa: F401
     from training.reporting import epochs, evaluation, report  # noqa: F401
+
+    gc.freeze()
 
 
 def serve(requests: socket.socket):
@@ -73,13 +78,24 @@ def supervise(job, output, errors, end):
     os.chdir(job["directory"])
     os.environ.update(job["environment"])
     sys.argv = job["command"]
-    if sys.argv[0] == "-c":
-        exec(sys.argv.pop(1), {"__name__": "__main__"})
-    elif sys.argv[0].endswith(".py"):
-        runpy.run_path(sys.argv[0], run_name="__main__")
-    else:
-        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-    sys.exit()
+    try:
+        if sys.argv[0] == "-c":
+            exec(sys.argv.pop(1), {"__name__": "__main__"})
+        elif sys.argv[0].endswith(".py"):
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        else:
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        status = 0
+    except SystemExit as end:
+        status = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        status = 1
+    # What follows in an interpreter's end touches all of the memory that the forks share.
+    atexit._run_exitfuncs()
+    sys.stdout.flush(), sys.stderr.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":
