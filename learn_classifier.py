@@ -41,6 +41,8 @@ def build_classifier(args: Namespace, dataset):
             classifier_branch=bool(args.cls_weight),
             classifier_base=args.cls_base,
         )
+    elif args.loss:
+        head = models.CosineHead(args.loss, args.tvmf_kappa or 0.0)  # κ is that of t-vmf alone
     model = models.build_model(
         args.architecture,
         dataset.class_names,

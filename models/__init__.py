@@ -5,17 +5,19 @@ model = models.load_model("M.keras")
 classes, scores = model.classify(images)  # raw RGB images, 0–255
 """
 
-from models.building import EmbeddingHead, Preprocessing, build_model
+from models.building import CosineHead, EmbeddingHead, Preprocessing, build_model
 from models.classifier import ImageClassifier, pooling_layer
 from models.folding import fold
 from models.harmonic import HarmonicConv2D, HarmonicFilters
-from models.heads import EmbeddingOutput
+from models.heads import CosineClassifier, EmbeddingOutput
 from models.layers import BatchNormalization, PadChannels, Standardize, set_batch_norm_groups
 from models.replicas import num_replicas
 from models.saving import load_model, save_model, save_weights
 
 __all__ = [
     "BatchNormalization",
+    "CosineClassifier",
+    "CosineHead",
     "EmbeddingHead",
     "EmbeddingOutput",
     "HarmonicConv2D",

@@ -10,7 +10,7 @@ import numpy as np
 from architectures import check_embedding_dim, get_architecture
 from models import cifar_resnet, fast_cnn, plain, resnet, torchvision_resnet, wide_resnet
 from models.classifier import ImageClassifier, pooling_layer
-from models.heads import EmbeddingOutput, as_class_embeddings
+from models.heads import CosineClassifier, EmbeddingOutput, as_class_embeddings
 from models.layers import BatchNormalization, Standardize, kernel_l2
 from utils import UsageError, nearest_names
 
@@ -80,12 +80,25 @@ class EmbeddingHead:
     classifier_base: str | int | None = None
 
 
+@dataclass(frozen=True)
+class CosineHead:
+    """What makes a network classify by the angles to learned class vectors.
+
+    Attributes:
+        loss: A key of `models.heads.CLASSIFICATION_LOSSES`.
+        kappa: κ of `"t-vmf"`.
+    """
+
+    loss: str
+    kappa: float = 16.0
+
+
 def build_model(
     architecture: str,
     class_names: Sequence[str],
     *,
     class_ids: Sequence[int | str] | None = None,
-    head: EmbeddingHead | None = None,
+    head: EmbeddingHead | CosineHead | None = None,
     preprocessing: Preprocessing = Preprocessing(),
     weight_decay: float | None = None,
     harmonic: str = "none",
@@ -140,6 +153,15 @@ def build_model(
 
     if head is None:
         outputs = probabilities(x, family.OUTPUT_WEIGHT_DECAY)
+    elif isinstance(head, CosineHead):
+        outputs = CosineClassifier(
+            len(class_names),
+            head.loss,
+            head.kappa,
+            kernel_initializer=family.OUTPUT_INITIALIZER(),
+            kernel_regularizer=kernel_l2(decay(family.OUTPUT_WEIGHT_DECAY)),
+            name="prob",
+        )(x)
     else:
         class_embeddings = _checked_embeddings(architecture, head, len(class_names))
         if entry.embedding_dim is None:

@@ -39,7 +39,7 @@ _CLASSES = {
     "keras.initializers": _INITIALIZERS,
     "keras.regularizers": {"L2"},  # of a long kernel, others make a square matrix
     "models.layers": {"BatchNormalization", "PadChannels", "Standardize"},
-    "models.heads": {"EmbeddingOutput"},
+    "models.heads": {"CosineClassifier", "EmbeddingOutput"},
     "models.harmonic": {"HarmonicConv2D", "HarmonicFilters"},
 }
 # What else a name can stand for in a layer's configuration.

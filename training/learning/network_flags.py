@@ -13,6 +13,7 @@ from utils import UsageError
 
 EMBEDDING_LOSS_NAMES = ("inv_corr", "mse", "unnorm_corr", "softmax_corr")
 
+CLASSIFICATION_LOSS_NAMES = ("normface", "t-vmf")
 HARMONIC = ("none", "first", "all")
 
 _OTHER_LOSSES = {
@@ -47,10 +48,19 @@ NETWORK = FlagGroup(
         ),
         Flag(
             "--loss",
-            choices=EMBEDDING_LOSS_NAMES,
-            help="embedding loss: inv_corr is the cosine loss",
+            choices=(*EMBEDDING_LOSS_NAMES, *CLASSIFICATION_LOSS_NAMES),
+            help="embedding loss: inv_corr is the cosine loss; or, without --embedding, cross "
+            "entropy of the angles to learned class vectors: normface of their cosines, t-vmf of "
+            "similarities that fall faster, both with a learned scale",
             instead=_OTHER_LOSSES,
             default_text="inv_corr with --embedding",
+        ),
+        Flag(
+            "--tvmf_kappa",
+            type=number(above=-0.5),
+            metavar="K",
+            help="of --loss t-vmf: similarity (1 + c) / (1 + K (1 - c)) - 1 for cosine c",
+            default_text="16",
         ),
         Flag(
             "--cls_weight",
@@ -95,9 +105,17 @@ def check_network_arguments(args: argparse.Namespace, num_classes: int | None) -
 
 
 def _check_loss(args: argparse.Namespace) -> None:
+    if args.loss in CLASSIFICATION_LOSS_NAMES and args.embedding is not None:
+        raise UsageError(
+            f"--loss {args.loss} learns the vectors of the classes: leave --embedding out"
+        )
+    if args.loss == "t-vmf":
+        args.tvmf_kappa = 16.0 if args.tvmf_kappa is None else args.tvmf_kappa
+    elif args.tvmf_kappa is not None:
+        raise UsageError("--tvmf_kappa belongs to --loss t-vmf and does nothing without it")
     if args.embedding is None:
         for flag, given in (
-            ("--loss", args.loss is not None),
+            ("--loss", args.loss in EMBEDDING_LOSS_NAMES),
             ("--cls_weight", args.cls_weight > 0),
         ):
             if given:

@@ -60,6 +60,8 @@ def test_defaults_are_those_of_the_original():
 
 def test_what_follows_from_other_arguments():
     assert resolve("--embedding onehot").loss == "inv_corr"
+    assert resolve("--loss t-vmf").tvmf_kappa == 16
+    assert resolve("--loss t-vmf --tvmf_kappa 0").tvmf_kappa == 0
     assert resolve("--batch_size 32").val_batch_size == 32
     assert resolve("--batch_size 32 --val_batch_size 7").val_batch_size == 7
     assert resolve("--lr_schedule clr").epochs == 240
@@ -165,6 +167,10 @@ def test_the_epochs_may_change_where_no_rate_depends_on_them(flags, free):
         # Combinations that mean nothing.
         ("--cls_weight 0.1", "--cls_weight needs class embeddings: add --embedding onehot"),
         ("--loss mse", "--loss needs class embeddings"),
+        ("--loss t-vmf --embedding onehot", "--loss t-vmf learns the vectors of the classes"),
+        ("--loss normface --cls_weight 1", "--cls_weight needs class embeddings"),
+        ("--loss normface --tvmf_kappa 3", "--tvmf_kappa belongs to --loss t-vmf"),
+        ("--loss t-vmf --tvmf_kappa -0.5", "expected a number above -0.5"),
         ("--label_smoothing 0.1 --embedding onehot", "--label_smoothing"),
         ("--cls_base avg_pool --embedding onehot", "--cls_base"),
         ("--cls_base avg_pool", "--cls_base"),
