@@ -88,7 +88,8 @@ def check_training_arguments(args: argparse.Namespace) -> argparse.Namespace:
 
 def load_snapshot(args: argparse.Namespace) -> snapshots.Loaded | None:
     """The snapshot that a run with these arguments continues (`resuming.flags.load_snapshot`)."""
-    return resuming.load_snapshot(args, free_arguments(args))
+    defaults = {flag.dest: flag.unset for flag in FLAGS}
+    return resuming.load_snapshot(args, free_arguments(args), defaults)
 
 
 def free_arguments(args: argparse.Namespace) -> set[str]:

@@ -4,7 +4,8 @@ import argparse
 import math
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from training.flags import paths
 from training.flags.declaration import Flag, FlagGroup
@@ -121,12 +122,15 @@ def _metric_hint(name: str, known: list[str]) -> str:
     return nearest_names(name, known)
 
 
-def load_snapshot(args: argparse.Namespace, free: Collection[str]) -> snapshots.Loaded | None:
+def load_snapshot(
+    args: argparse.Namespace, free: Collection[str], defaults: Mapping[str, Any]
+) -> snapshots.Loaded | None:
     """The snapshot that a run with these arguments continues; `None` if it begins.
 
     Args:
         args: The resolved arguments.
         free: Names of those that may differ from the snapshot's.
+        defaults: What flags are that the snapshot's program did not have.
 
     Raises:
         UsageError: The snapshot belongs to a run with other arguments.
@@ -135,6 +139,9 @@ def load_snapshot(args: argparse.Namespace, free: Collection[str]) -> snapshots.
     loaded = snapshots.load(args.snapshot)
     if loaded is None:
         return None
+    known = loaded.snapshot.arguments
+    # Before there was a seed for the split, the one for all drew it.
+    loaded.snapshot.arguments = {**defaults, "split_seed": known.get("seed"), **known}
     snapshots.check_arguments(args, loaded.snapshot, free)
     _check_history(args, loaded.snapshot)
     if not snapshots.same_log_dir(args.log_dir, loaded.snapshot):

@@ -304,6 +304,12 @@ def resume(snapshot, within_an_epoch, monkeypatch):
     return resume
 
 
+def test_a_flag_that_is_newer_than_the_snapshot_had_its_default(resume):
+    resume(lambda facts, arrays: facts["arguments"].pop("label_smoothing"))
+    with pytest.raises(UsageError, match=r"--label_smoothing 0\.5 became 0\.0"):
+        resume(lambda facts, arrays: facts["arguments"].update(label_smoothing=0.5))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
