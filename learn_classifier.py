@@ -58,6 +58,7 @@ def build_classifier(args: Namespace, dataset):
             exif_rotation=dataset.spec.exif_rotation,
         ),
         weight_decay=args.weight_decay,
+        decay_all=args.weight_decay_on == "all",
         harmonic=args.harmonic,
         # What evaluation needs to know months later.
         info={

@@ -101,6 +101,7 @@ def build_model(
     head: EmbeddingHead | CosineHead | None = None,
     preprocessing: Preprocessing = Preprocessing(),
     weight_decay: float | None = None,
+    decay_all: bool = False,
     harmonic: str = "none",
     info: dict[str, Any] | None = None,
 ) -> ImageClassifier:
@@ -115,6 +116,8 @@ def build_model(
         preprocessing: What is done to an image first.
         weight_decay: L2 of all kernels of convolutions and dense layers, in place of the
             network's own; 0 is none.
+        decay_all: Whether `weight_decay`, which has to be given, is also that of biases and of
+            the scales and shifts of batch normalisation.
         harmonic: Which convolutions are sums of cosine filters (`models.harmonic.conv2d`).
         info: JSON-able facts about the training (loss, data set, …), kept in the model.
 
@@ -182,7 +185,7 @@ def build_model(
             x = BatchNormalization(name="bn_prob")(x)
             outputs = {"embedding": outputs, "prob": probabilities(x, _BRANCH_WEIGHT_DECAY)}
 
-    return ImageClassifier(
+    model = ImageClassifier(
         images,
         outputs,
         class_names=[str(name) for name in class_names],
@@ -190,6 +193,19 @@ def build_model(
         info={**(info or {}), **preprocessing.cropping()},
         name=architecture,
     )
+    if decay_all:
+        _decay_all(model, weight_decay)
+    return model
+
+
+def _decay_all(model: keras.Model, weight_decay: float) -> None:
+    """Lets decay all that `--weight_decay_on all` names; the scale of cosines is not among it."""
+    for layer in model.layers:
+        for name in ("kernel", "bias", "gamma", "beta"):
+            weight = getattr(layer, name, None)
+            if weight is not None:
+                weight.regularizer = kernel_l2(weight_decay)
+                setattr(layer, f"{name}_regularizer", weight.regularizer)
 
 
 def _checked_embeddings(architecture: str, head: EmbeddingHead, num_classes: int) -> np.ndarray:

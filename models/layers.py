@@ -125,13 +125,20 @@ class BatchNormalization(keras.layers.Layer):
         momentum: Decay of the running averages, between 0 and 1.
         epsilon: Added to the variance.
         affine: Whether learned `gamma` and `beta` scale and shift what is normalised.
+        gamma_regularizer, beta_regularizer: Of these two.
 
     Source: Ioffe & Szegedy, https://arxiv.org/abs/1502.03167; debiasing as in Kingma & Ba,
     https://arxiv.org/abs/1412.6980, section 3.
     """
 
     def __init__(
-        self, momentum: float = 0.99, epsilon: float = 1e-3, affine: bool = True, **kwargs
+        self,
+        momentum: float = 0.99,
+        epsilon: float = 1e-3,
+        affine: bool = True,
+        gamma_regularizer=None,
+        beta_regularizer=None,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         if not 0 < momentum < 1:
@@ -139,6 +146,8 @@ class BatchNormalization(keras.layers.Layer):
         self.momentum = momentum
         self.epsilon = epsilon
         self.affine = affine
+        self.gamma_regularizer = keras.regularizers.get(gamma_regularizer)
+        self.beta_regularizer = keras.regularizers.get(beta_regularizer)
         # A property of the run and not of the network, hence in no configuration or file: what
         # was trained in groups, or on as many devices, is used and trained further without them.
         self.groups = 1
@@ -156,8 +165,10 @@ class BatchNormalization(keras.layers.Layer):
                 **kwargs,
             )
 
-        self.gamma = add_vector("gamma", "ones") if self.affine else None
-        self.beta = add_vector("beta", "zeros") if self.affine else None
+        self.gamma = self.beta = None
+        if self.affine:
+            self.gamma = add_vector("gamma", "ones", regularizer=self.gamma_regularizer)
+            self.beta = add_vector("beta", "zeros", regularizer=self.beta_regularizer)
         running = {"trainable": False, "aggregation": "mean"}
         self.moving_mean = add_vector("moving_mean", "zeros", **running)
         self.moving_variance = add_vector("moving_variance", "ones", **running)
@@ -297,6 +308,8 @@ class BatchNormalization(keras.layers.Layer):
             "momentum": self.momentum,
             "epsilon": self.epsilon,
             "affine": self.affine,
+            "gamma_regularizer": keras.regularizers.serialize(self.gamma_regularizer),
+            "beta_regularizer": keras.regularizers.serialize(self.beta_regularizer),
         }
 
 

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from architectures import ARCHITECTURES
-from models import BatchNormalization, EmbeddingHead, build_model, load_model, save_model
+from models import (
+    BatchNormalization,
+    CosineHead,
+    EmbeddingHead,
+    build_model,
+    load_model,
+    save_model,
+)
 
 PUBLISHED = {
     # Classes, trainable parameters, running averages, layers with weights.
@@ -137,6 +144,32 @@ def test_a_dump_with_every_head(tmp_path, head):
     images = np.random.default_rng(0).integers(0, 256, (2, 9, 8, 3)).astype("uint8")
     expected, again = (m.classify(images)[1] for m in (model, load_model(tmp_path / "m.keras")))
     np.testing.assert_array_equal(again, expected)
+
+
+@pytest.mark.parametrize("harmonic", ["none", "all"])
+def test_all_that_is_learned_decays(tmp_path, harmonic):
+    """As in PyTorch's `SGD(model.parameters(), weight_decay=0.5)`, also after loading a dump."""
+    head = EmbeddingHead(np.eye(3), classifier_branch=True)
+    model = build_model(
+        "fast-cnn", ["a", "b", "c"], head=head, weight_decay=0.25, decay_all=True, harmonic=harmonic
+    )
+    rng = np.random.default_rng(0)
+    expected = 0.0
+    for weight in model.trainable_weights:
+        value = rng.normal(size=weight.shape)
+        weight.assign(value)
+        expected += 0.25 * (value**2).sum()
+    assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-5)
+    save_model(model, tmp_path / "m.keras")
+    assert float(sum(load_model(tmp_path / "m.keras").losses)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_scale_of_cosines_does_not_decay():
+    model = build_model(
+        "fast-cnn", ["a", "b"], head=CosineHead("normface"), weight_decay=0.25, decay_all=True
+    )
+    kept = [weight.name for weight in model.trainable_weights if weight.regularizer is None]
+    assert kept == ["raw_scale"]
 
 
 def test_every_network_can_have_every_head(network):

@@ -95,6 +95,13 @@ OPTIMISATION = FlagGroup(
             synonyms=("--wd", "--l2"),
         ),
         Flag(
+            "--weight_decay_on",
+            choices=("kernels", "all"),
+            default="kernels",
+            help="all: --weight_decay also of biases and of batch normalisation's scales and "
+            "shifts, as PyTorch's optimisers have it",
+        ),
+        Flag(
             "--max_decay",
             type=number(least=0, most=1),
             default=0.0,
@@ -215,6 +222,8 @@ def check_learning_arguments(args: argparse.Namespace, num_classes: int | None) 
     network_flags.check_network_arguments(args, num_classes)
     _check_finetuning(args)
     _check_schedule(args)
+    if args.weight_decay_on == "all" and not args.weight_decay:
+        raise UsageError("--weight_decay_on all: needs --weight_decay L, above 0")
     if args.accumulate_steps > args.batch_size:
         raise UsageError(
             f"--accumulate_steps {args.accumulate_steps}: a batch has {args.batch_size} images "

@@ -137,6 +137,8 @@ def test_the_epochs_may_change_where_no_rate_depends_on_them(flags, free):
         ("--cls_weight -0.1", "--cls_weight"),
         ("--max_decay 2", "--max_decay"),
         ("--weight_decay -1", "--weight_decay"),
+        ("--weight_decay_on all", "--weight_decay_on all: needs --weight_decay L"),
+        ("--weight_decay_on all --weight_decay 0", "needs --weight_decay L, above 0"),
         ("--seed -1", "--seed"),
         ("--seed 2147483648", "expected a whole number at least 0 and below 2147483648"),
         (f"--epochs {10**18}", "expected a whole number at least 1, and below 1e+18"),
