@@ -269,7 +269,7 @@ def test_a_declared_size_is_not_allocated(model, tmp_path):
         del file["conv"]["conv/kernel:0"]
         # 4 TB, of which nothing is stored.
         file["conv"].create_dataset("conv/kernel:0", (10**6, 10**6), "float32", chunks=(100, 100))
-    with pytest.raises(UserError, match="declares far larger arrays than it holds"):
+    with pytest.raises(UserError, match="takes far more memory than it holds"):
         finetuning.load_weights(model, str(path))
 
 
