@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+import training  # noqa: F401  JAX would set the level of TensorFlow's messages for all children
+
 # Seconds of CPU; libraries hang on some damaged files, and read the others in milliseconds.
 _TIMEOUT = 0.5
 _FORK_SERVER = f"""
