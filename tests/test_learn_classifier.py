@@ -23,7 +23,7 @@ QUICK = [
 
 
 def published_grep(output: str) -> list[str]:
-    """Spec section 6: `grep -oP "val_(prob_)?acc: \\K([0-9.]+)" | sort -n | tail -n 1`."""
+    """The published `grep -oP "val_(prob_)?acc: \\K([0-9.]+)" | sort -n | tail -n 1`."""
     return re.findall(r"val_(?:prob_)?acc: ([0-9.]+)", output)
 
 

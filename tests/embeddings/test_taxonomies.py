@@ -37,7 +37,7 @@ def test_every_pair_has_the_references_dissimilarity(name):
 def test_the_digests_are_those_of_the_reference_files(name):
     path = REFERENCE / f"{name}.parent-child.txt"
     if not path.is_file():
-        pytest.skip("needs the original trees in ../shared/reference/hierarchies")
+        pytest.skip("needs the original trees")
     reference = read_hierarchy(path)
     tree = read_hierarchy(TAXONOMIES / f"{name}.txt")
     np.testing.assert_array_equal(
@@ -48,7 +48,7 @@ def test_the_digests_are_those_of_the_reference_files(name):
 def test_class_names_are_those_of_the_reference():
     species, names = REFERENCE / "cub_species.txt", REFERENCE / "cifar100.names.txt"
     if not species.is_file():
-        pytest.skip("needs the original trees in ../shared/reference/hierarchies")
+        pytest.skip("needs the original trees")
     for name in ("cub_flat", "cub_wikispecies", "cub_balanced"):
         tree = read_hierarchy(TAXONOMIES / f"{name}.txt")
         for line in species.read_text().splitlines():

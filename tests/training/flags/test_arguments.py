@@ -279,7 +279,7 @@ def test_a_log_directory_keeps_what_it_holds(tmp_path):
 
 
 def test_published_flags_are_accepted():
-    """Spec section 6."""
+    """As published."""
     args = resolve(
         "--sgdr_max_lr 0.5 --batch_size 96 --gpus 4 --read_workers 16 --queue_size 32 --gpu_merge"
     )

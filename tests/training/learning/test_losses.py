@@ -15,7 +15,7 @@ CLASSES, DIM, BATCH = 5, 7, 6
 
 
 def numpy_loss(kind, features, targets):
-    """Spec section 1, from features before the head, in float64."""
+    """The losses of the paper, from features before the head, in float64."""
     if kind == "inv_corr":
         norm = np.linalg.norm(features, axis=1, keepdims=True)
         unit = np.divide(features, norm, out=np.zeros_like(features), where=norm > 0)
@@ -170,7 +170,7 @@ def test_accuracy_by_class_embedding(metric, k, rng):
     ("flags", "clip"), [("", 10.0), ("--clipgrad 0.5", 0.5), ("--clipgrad 0", 0)]
 )
 def test_gradients_are_clipped_by_their_global_norm(flags, clip):
-    """Spec section 3: the norm of all gradients together, not of each variable."""
+    """As in Keras 2: the norm of all gradients together, not of each variable."""
     optimizer = optimizer_of(flags)
     optimizer.learning_rate = 1.0
     variables = [
