@@ -19,27 +19,15 @@ from training import data
 from training.devices import flags as devices
 from training.flags import paths
 from training.flags.declaration import Flag, FlagGroup, add_groups
-from training.flags.parser import Parser, number
+from training.flags.parser import Parser
 from training.reporting import flags as reporting
 
 GROUPS = (
     FlagGroup(
         "scoring",
         (
-            Flag(
-                "--model",
-                action="append",
-                required=True,
-                metavar="M.keras",
-                help="a dumped model; may be given several times",
-            ),
-            Flag(
-                "--batch_size",
-                type=number(int, least=1),
-                default=100,
-                metavar="N",
-                help="images at a time",
-            ),
+            reporting.MODELS,
+            reporting.BATCH_SIZE,
             Flag("--json", metavar="FILE.json", help="also write the scores to this file"),
             Flag(
                 "--predictions",

@@ -9,6 +9,7 @@ at the end.
 """
 
 import argparse
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ from training.flags.parser import Parser, number
 from training.reporting import flags as reporting
 
 FLAGS = (
-    Flag("--model", required=True, metavar="M.keras", help="a dumped model"),
+    dataclasses.replace(reporting.MODELS, action="store", help="a dumped model"),
     Flag(
         "--top_k",
         type=number(int, least=1),
@@ -37,13 +38,7 @@ FLAGS = (
         metavar="K",
         help="how many classes to print",
     ),
-    Flag(
-        "--batch_size",
-        type=number(int, least=1),
-        default=100,
-        metavar="N",
-        help="images at a time",
-    ),
+    reporting.BATCH_SIZE,
     reporting.TTA,
     Flag("images", nargs="+", metavar="IMAGE", help="image files, or folders of them"),
 )

@@ -9,6 +9,23 @@ from training.flags.declaration import Flag, FlagGroup
 from training.flags.parser import number
 from utils import UsageError
 
+# Of the scripts that read dumped models.
+MODELS = Flag(
+    "--model",
+    action="append",
+    required=True,
+    metavar="M.keras",
+    help="a dumped model; may be given several times",
+)
+
+BATCH_SIZE = Flag(
+    "--batch_size",
+    type=number(int, least=1),
+    default=100,
+    metavar="N",
+    help="images at a time",
+)
+
 TOP_K = Flag(
     "--top_k_acc",
     type=number(int, least=1),
