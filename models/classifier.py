@@ -13,6 +13,7 @@ from PIL import Image
 
 import resizing
 from foreign_files import image_files
+from models import calibration
 from models.heads import EmbeddingOutput
 from models.replicas import num_replicas
 from utils import UserError
@@ -59,6 +60,44 @@ class ImageClassifier(keras.Model):
         """The class embeddings `(C, D)`; `None` for a softmax classifier."""
         head = self.embedding_head
         return None if head is None else ops.convert_to_numpy(head.class_embeddings)
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether `class_scores` are probabilities, and not similarities to class embeddings."""
+        return "prob" in self.named_outputs(self.output)
+
+    @property
+    def temperature(self) -> float | None:
+        """What `probabilities` divides by, kept in `info`; `None` before it was fitted."""
+        return self.info.get("temperature") if isinstance(self.info, dict) else None
+
+    @temperature.setter
+    def temperature(self, value: float | None) -> None:
+        if value is not None and not calibration.is_temperature(value):
+            raise ValueError(f"a temperature must be a number from 0.0001 to 10000, not {value!r}")
+        info = {key: fact for key, fact in (self.info or {}).items() if key != "temperature"}
+        self.info = info if value is None else {**info, "temperature": float(value)}
+
+    def probabilities(self, scores) -> np.ndarray:
+        """Calibrated probabilities of the classes from their scores.
+
+        Those of a classifier without a temperature stay as they are. See `models.calibration`.
+
+        Args:
+            scores: `(n, C)`, see `class_scores`.
+
+        Returns:
+            `(n, C)`, float64.
+
+        Raises:
+            ValueError: The scores are similarities and the model has no temperature.
+        """
+        if self.temperature is None and not self.gives_probabilities:
+            raise ValueError(
+                "the model gives similarities, of which only a temperature makes probabilities"
+            )
+        logits = calibration.logits(scores, probabilities=self.gives_probabilities)
+        return calibration.softmax(logits, self.temperature or 1.0)
 
     def named_outputs(self, outputs) -> dict:
         """What the model returned, by output: `"prob"`, `"embedding"` or both."""

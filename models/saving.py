@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import keras
 
-from models import model_files
+from models import calibration, model_files
 from models.classifier import ImageClassifier
 from utils import UserError, atomic_path
 
@@ -90,7 +90,7 @@ def load_model(path: str | os.PathLike) -> ImageClassifier:
 
 
 def _check_classes(model: ImageClassifier) -> None:
-    """Refuses a model whose outputs, class embeddings, class names and ids do not agree."""
+    """Refuses outputs, class embeddings, names, ids and a temperature that do not agree."""
     names, ids, head = model.class_names, model.class_ids, model.embedding_head
     outputs = model.named_outputs(model.output)
     widths = {name: output.shape[1:] for name, output in outputs.items()}
@@ -103,6 +103,8 @@ def _check_classes(model: ImageClassifier) -> None:
         raise ValueError(f"it has {len(ids)} class ids for {len(names)} classes")
     if widths.get("prob", (len(names),)) != (len(names),):
         raise ValueError(f"it gives probabilities of shape {widths['prob']} for {len(names)} names")
+    if model.temperature is not None and not calibration.is_temperature(model.temperature):
+        raise ValueError(f"its temperature is {str(model.temperature)[:50]}")
     if head and head.class_embeddings.shape != (len(names), *widths["embedding"]):
         raise ValueError(
             f"it has class embeddings of shape {tuple(head.class_embeddings.shape)} for "
