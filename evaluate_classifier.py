@@ -150,9 +150,10 @@ def main() -> None:
                 hierarchy.height,
                 probabilities="prob" in model.output_names,
             )
-        rows.append(
-            {"model": path, "image_size": dataset.image_size, **scores, **result.uncertainty()}
-        )
+        row = {"model": path, "image_size": dataset.image_size}
+        if model.info.get("weights") == "averaged":
+            row["weights"] = "averaged"
+        rows.append({**row, **scores, **result.uncertainty()})
         members.append(evaluation.Member(model, dataset.image_names(dataset.test), result))
         del model
         keras.backend.clear_session(free_memory=True)

@@ -57,7 +57,8 @@ def build_classifier(args: Namespace, dataset):
             test_resize=dataset.spec.test_resize,
             exif_rotation=dataset.spec.exif_rotation,
         ),
-        weight_decay=args.weight_decay,
+        # AdamW has the decay, not the loss.
+        weight_decay=args.weight_decay if args.optimizer == "sgd" else 0.0,
         decay_all=args.weight_decay_on == "all",
         harmonic=args.harmonic,
         # What evaluation needs to know months later.
@@ -69,6 +70,7 @@ def build_classifier(args: Namespace, dataset):
             "loss": args.loss or "cross_entropy",
             "cls_weight": args.cls_weight,
             "label_smoothing": args.label_smoothing,
+            "weights": "last",
         },
     )
     models.set_batch_norm_groups(model, args.bn_groups // models.num_replicas())
@@ -85,7 +87,7 @@ def train(args: Namespace, session: Session) -> None:
     """
     import models
     from training import fitting, phases
-    from training.learning import callbacks
+    from training.learning import averaging, callbacks
     from training.reporting import epochs, evaluation, report
     from training.reporting.progress import progress_line
 
@@ -120,18 +122,21 @@ def train(args: Namespace, session: Session) -> None:
 
         # ------------------------------------------------------------ evaluate
         features = session.agreed(bool(args.feature_dump))
-        result = validation.last
+
+        def evaluated(**options):
+            options |= {"top_k": args.top_k_acc, "features": features}
+            return evaluation.evaluate(model, batches.test, dataset.test.labels, **options)
+
+        result, others = validation.last, {}
         if dataset.validation or features or validation.last_epoch != args.epochs:
-            result = evaluation.evaluate(
-                model, batches.test, dataset.test.labels, top_k=args.top_k_acc, features=features
-            )
-        others = {}
+            result = evaluated()
+        if args.ema:
+            others["last_weights"] = result
+            averaging.use_averages(model, batches.train, args.epochs)
+            result = evaluated()
         if args.tta:
             others["without_tta"] = result
-            result = evaluation.evaluate(
-                model, batches.test, dataset.test.labels, top_k=args.top_k_acc,
-                features=features, tta=args.tta,
-            )  # fmt: skip
+            result = evaluated(tta=args.tta)
     best = history.best_epoch(accuracy_name(args))
     print(report.final_lines(result, best, report.selected_on(args), others))
 

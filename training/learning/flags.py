@@ -13,6 +13,8 @@ from training.learning import network_flags
 from utils import UsageError
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+OPTIMIZERS = ("sgd", "adamw")
+_ADAMW_DECAY = 0.005
 _WEIGHT_FILES = (".keras", ".h5", ".hdf5")
 
 
@@ -109,7 +111,24 @@ OPTIMISATION = FlagGroup(
             help="1/t decay per step that ends at D times the scheduled rate; 0 does not decay",
             on_resume="allowed",
         ),
+        Flag(
+            "--optimizer",
+            choices=OPTIMIZERS,
+            default="sgd",
+            help="sgd: with momentum 0.9; adamw: its decay is apart from the gradients, w shrinks "
+            "by rate*2*L*w each step, with L of --weight_decay (0.005 where none is given); rates "
+            "around 0.001 suit it",
+        ),
         Flag("--nesterov", action="store_true", help="Nesterov momentum", on_resume="allowed"),
+        Flag(
+            "--ema",
+            type=number(int, least=1),
+            metavar="IMAGES",
+            help="the final network has averages of the weights over the steps, of which the past "
+            "counts half after each so many images; both it and the last weights are evaluated at "
+            "the end. What epochs are judged by, val_…, is of the last weights",
+            synonyms=("--model_ema", "--ema_decay"),
+        ),
         Flag(
             "--precision",
             choices=PRECISIONS,
@@ -222,6 +241,7 @@ def check_learning_arguments(args: argparse.Namespace, num_classes: int | None) 
     network_flags.check_network_arguments(args, num_classes)
     _check_finetuning(args)
     _check_schedule(args)
+    _check_optimizer(args)
     if args.weight_decay_on == "all" and not args.weight_decay:
         raise UsageError("--weight_decay_on all: needs --weight_decay L, above 0")
     if args.accumulate_steps > args.batch_size:
@@ -230,6 +250,18 @@ def check_learning_arguments(args: argparse.Namespace, num_classes: int | None) 
             "only; use fewer parts"
         )
     args.val_batch_size = args.val_batch_size or args.batch_size
+
+
+def _check_optimizer(args: argparse.Namespace) -> None:
+    several = args.gpus > 1 or (args.num_processes or 1) > 1
+    for flag, given in (("--ema", args.ema), ("--optimizer adamw", args.optimizer == "adamw")):
+        if given and several:
+            raise UsageError(f"{flag}: works on one device only; leave it out, or the others")
+    if args.optimizer == "adamw":
+        if args.nesterov:
+            raise UsageError("--nesterov: belongs to --optimizer sgd and does nothing with adamw")
+        if args.weight_decay is None:
+            args.weight_decay = _ADAMW_DECAY
 
 
 def _check_finetuning(args: argparse.Namespace) -> None:

@@ -6,22 +6,30 @@ import keras
 from keras import ops
 
 import models
+from training.learning import averaging
 
 
 def make_optimizer(args: Namespace) -> keras.optimizers.Optimizer:
-    """Stochastic gradient descent with momentum 0.9, as resolved arguments ask for it.
+    """Stochastic gradient descent with momentum 0.9, or AdamW, as resolved arguments ask for it.
 
     Made in the scope of the distribution that the network is trained in.
     """
     several = models.num_replicas() > 1
-    sgd = MergedSGD if several else SGD
-    optimizer = sgd(
-        momentum=0.9,
-        nesterov=args.nesterov,
+    parts = args.accumulate_steps
+    options = {
         # Keras 2's `clipnorm` was the norm of all gradients together, which is called this today.
-        global_clipnorm=args.clipgrad or None,
-        gradient_accumulation_steps=args.accumulate_steps if args.accumulate_steps > 1 else None,
-    )
+        "global_clipnorm": args.clipgrad or None,
+        "gradient_accumulation_steps": parts if parts > 1 else None,
+    }
+    if args.ema:
+        # The parts of a batch are steps for Keras.
+        momentum = averaging.momentum(args.ema, args.batch_size / parts)
+        options |= {"use_ema": True, "ema_momentum": momentum}
+    if args.optimizer == "adamw":
+        # As everywhere here, the gradient of the decay is 2·L·w.
+        return AdamW(weight_decay=2 * args.weight_decay, **options)
+    sgd = MergedSGD if several else SGD
+    optimizer = sgd(momentum=0.9, nesterov=args.nesterov, **options)
     if several and keras.config.dtype_policy().compute_dtype == "float16":
         return MergedLossScale(optimizer)
     return optimizer
@@ -34,7 +42,30 @@ def sum_over_replicas(grads):
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
 
 
-class SGD(keras.optimizers.SGD):
+class AveragesBeside:
+    """Of an optimiser with averages (`use_ema`): the network keeps its own weights.
+
+    Keras puts the averages in their place whenever `fit` ends, also if the training goes on after
+    that. `averaging.use_averages` does so at the end of it all.
+    """
+
+    def finalize_variable_values(self, var_list):
+        pass
+
+    def _update_model_variables_moving_average(self, trainable_variables):
+        # As in Keras, of a third of its operations: a step starts the sooner for it. The first
+        # average is the first step's weights.
+        kept = self.ema_momentum * ops.cast(ops.not_equal(self.iterations, 0), "float32")
+        averages = self._model_variables_moving_average
+        for variable, average in zip(trainable_variables, averages, strict=True):
+            average.assign(variable + kept * (average - variable))
+
+
+class AdamW(AveragesBeside, keras.optimizers.AdamW):
+    """Keras' AdamW. (Loshchilov & Hutter, *Decoupled Weight Decay Regularization*, ICLR 2019.)"""
+
+
+class SGD(AveragesBeside, keras.optimizers.SGD):
     """Keras' stochastic gradient descent with momentum, of fewer operations on TensorFlow.
 
     Keras has some fifteen operations per variable, and a network of 110 layers has 440 variables:

@@ -50,6 +50,28 @@ def test_the_variables_are_those_of_keras():
     assert forms[0] == forms[1]
 
 
+def test_averages_follow_the_formula_and_leave_the_weights_alone():
+    rng = np.random.default_rng(0)
+    start = [rng.normal(size=shape).astype("float32") for shape in SHAPES]
+    for kind, options in ((optimizers.SGD, {"momentum": 0.9}), (optimizers.AdamW, {})):
+        variables = [keras.Variable(weight) for weight in start]
+        optimizer = kind(RATE, use_ema=True, ema_momentum=0.7, **options)
+        expected = None
+        for _ in range(4):
+            gradients = [rng.normal(size=shape).astype("float32") for shape in SHAPES]
+            optimizer.apply([keras.ops.convert_to_tensor(g) for g in gradients], variables)
+            now = [np.array(variable, "float64") for variable in variables]
+            expected = expected or now
+            expected = [0.7 * old + 0.3 * new for old, new in zip(expected, now, strict=True)]
+        optimizer.finalize_variable_values(variables)
+        averages = optimizer._model_variables_moving_average
+        for variable, weight, average, wanted in zip(
+            variables, now, averages, expected, strict=True
+        ):
+            np.testing.assert_array_equal(np.array(variable), weight.astype("float32"))
+            np.testing.assert_allclose(np.array(average), wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_a_norm_that_is_not_finite_is_not_clipped_away():
     variables = [keras.Variable(np.ones(shape, "float32")) for shape in SHAPES]
     optimizer = optimizers.SGD(RATE, momentum=0.9, global_clipnorm=1.0)

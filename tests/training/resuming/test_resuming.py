@@ -26,6 +26,7 @@ SCHEDULES = {
     "cosine": [
         *("--images_seen", "4100", "--lr_schedule", "cosine", "--warmup", "0.3"),
         *("--max_lr", "0.3", "--augmentation", "strong", "--flip", "alternating"),
+        *("--ema", "700"),
     ],
     "two outputs": ["--embedding", "onehot", "--cls_weight", "0.1"],
 }
