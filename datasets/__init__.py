@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
-from datasets.augmentation import AUGMENTATIONS, FLIPS, Policy
+from datasets.augmentation import AUGMENTATIONS, FLIPS, Mixing, Policy
 from datasets.info import CACHE_MODES, DatasetSpec, Validation
 from datasets.registry import check_dataset, dataset_names, load_dataset
 from datasets.sources.class_lists import ClassList, read_class_list
@@ -15,6 +15,7 @@ __all__ = [
     "FLIPS",
     "ClassList",
     "DatasetSpec",
+    "Mixing",
     "Policy",
     "Validation",
     "check_dataset",

@@ -59,6 +59,19 @@ class Policy:
         return math.ceil(image_size / math.sqrt(self.crop_scale * CROP_RATIO[0]))
 
 
+@dataclass(frozen=True)
+class Mixing:
+    """How training images are mixed of two; with both, an image is mixed either way at random.
+
+    Attributes:
+        mixup: The share of an image is drawn from Beta(A, A) of this A; `None`: no mixup.
+        cutmix: Likewise the share that is not covered by a box of the other image.
+    """
+
+    mixup: float | None = None
+    cutmix: float | None = None
+
+
 _FLAGS = {
     "flip": "--flip",
     "crop_scale": "--crop_scale",

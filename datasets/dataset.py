@@ -17,6 +17,7 @@ from datasets.batches.split import Split
 from datasets.info import ClassId, DatasetSpec
 
 if TYPE_CHECKING:
+    from datasets.augmentation import Mixing
     from datasets.batches.sequence import BatchSequence
 
 
@@ -157,6 +158,7 @@ class Dataset:
         multiple: int = 1,
         share: tuple[int, int] = (0, 1),
         parts: int = 1,
+        mixing: Mixing | None = None,
     ) -> BatchSequence:
         """Shuffled and augmented batches; every image `train_repeats` times per epoch.
 
@@ -171,6 +173,7 @@ class Dataset:
                 devices that share it.
             share: Which of how many processes this is; it gets its share of every batch.
             parts: In how many parts a batch will be computed, of each of which it gets its share.
+            mixing: Mix images of two; the labels are then float32 `(batch, 3)` (`mix_batch`).
 
         Returns:
             A `keras.utils.PyDataset` of `(images, labels)`: uint8 RGB `(batch, side, side, 3)` and
@@ -178,6 +181,7 @@ class Dataset:
         """
         reading = {"workers": workers, "queue_size": queue_size, "initial_epoch": initial_epoch}
         reading |= {"label_keys": label_keys, "multiple": multiple, "share": share, "parts": parts}
+        reading["mixing"] = mixing
         options = {"seed": seed, "train": True, "repeats": self.train_repeats}
         return self._batches(self.train, batch_size, reading, options)
 

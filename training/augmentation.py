@@ -5,6 +5,7 @@ import argparse
 import datasets
 from training.flags.declaration import Flag, FlagGroup
 from training.flags.parser import number
+from utils import UsageError
 
 FLAGS = FlagGroup(
     "augmentation",
@@ -53,9 +54,41 @@ FLAGS = FlagGroup(
             help="of small images: side of a square in the mean colour, at a random place",
             default_text="three eighths of the side: 12 of 32",
         ),
+        *(
+            Flag(
+                name,
+                type=number(above=0),
+                metavar="A",
+                help=f"{help}; the shares are drawn from Beta(A, A), and the loss is the mean of "
+                "both labels' by them. Accuracies of training images count the greater share",
+                default_text="off",
+            )
+            for name, help in (
+                ("--mixup", "every training image is the mean of two"),
+                ("--cutmix", "every training image has a box of another one"),
+            )
+        ),
     ),
-    "what each flag but the first changes needs --augmentation light or strong",
+    "what --flip, --crop_…, --erase and --cutout change needs --augmentation light or strong",
 )
+
+
+def check_mixing(args: argparse.Namespace) -> None:
+    """Refuses to mix images where no process has the whole of a batch.
+
+    Raises:
+        UsageError: Several processes are to train together.
+    """
+    if mixing(args) and (args.num_processes or 1) > 1:
+        flag = "--mixup" if args.mixup is not None else "--cutmix"
+        raise UsageError(f"{flag}: works in one process only; leave it out, or the others")
+
+
+def mixing(args: argparse.Namespace) -> datasets.Mixing | None:
+    """How images are mixed of two; `None` where they are not."""
+    if args.mixup is None and args.cutmix is None:
+        return None
+    return datasets.Mixing(args.mixup, args.cutmix)
 
 
 def policy(args: argparse.Namespace) -> datasets.Policy | None:

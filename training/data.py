@@ -269,8 +269,9 @@ def make_batches(args: argparse.Namespace, dataset, share: tuple[int, int] = (0,
     multiple = batch_multiple(args)
     parts = args.accumulate_steps
     train = dataset.train_batches(
-        args.batch_size, seed=args.seed, multiple=multiple, parts=parts, **reading
-    )
+        args.batch_size, seed=args.seed, multiple=multiple, parts=parts, **reading,
+        mixing=augmentation.mixing(args),
+    )  # fmt: skip
     images = dataset.images_per_epoch
     if parts > 1:
         filled = -(-images // multiple) * multiple

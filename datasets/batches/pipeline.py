@@ -21,6 +21,7 @@ class Pipeline:
     Attributes:
         image_size: Side of the images given.
         labels: int32 class index of every image of the split.
+        seed: Determines what is drawn.
         images_per_task: How many images a worker thread makes at a time.
     """
 
@@ -39,7 +40,7 @@ class Pipeline:
         self.image_size = image_size
         self.labels = split.labels.astype(np.int32)
         self._images = split.images
-        self._seed = seed
+        self.seed = seed
         self._train = train
         self._repeats = repeats
         self._policy = policy
@@ -60,7 +61,7 @@ class Pipeline:
         """The images of an epoch, and for the how manieth time in it each of them comes."""
         order = np.arange(len(self))
         if self._train:
-            order = rng.generator(self._seed, rng.SHUFFLE, epoch).permutation(len(self))
+            order = rng.generator(self.seed, rng.SHUFFLE, epoch).permutation(len(self))
         repeats, images = np.divmod(order, len(self.labels))
         return images, repeats
 
@@ -112,7 +113,7 @@ class ArrayPipeline(Pipeline):
             self._fill_by_policy(out, images, samples, epoch, start)
             return
         draws = rng.uniforms(
-            self._seed, rng.AUGMENTATION, epoch, start, start + len(samples), count=5
+            self.seed, rng.AUGMENTATION, epoch, start, start + len(samples), count=5
         )
         flip = draws[:, 0] < (0.5 if self._augmentation.flip else 0)
         # Centred at 0, in -1 to 1.
@@ -124,7 +125,7 @@ class ArrayPipeline(Pipeline):
     def _fill_by_policy(self, out, images, samples, epoch, start) -> None:
         policy = self._policy
         draws = rng.uniforms(
-            self._seed, rng.AUGMENTATION, epoch, start, start + len(samples), count=8
+            self.seed, rng.AUGMENTATION, epoch, start, start + len(samples), count=8
         )
         shift = (draws[:, :2] * (2 * policy.crop_shift + 1)).astype(int) - policy.crop_shift
         flip = self._mirrored(samples, epoch, start, draws[:, 2])
@@ -155,7 +156,7 @@ class FilePipeline(Pipeline):
         for i, sample in enumerate(samples):
             image, size = self._read(sample)
             if not self._unchanged:
-                draw = rng.generator(self._seed, rng.AUGMENTATION, epoch, start + i)
+                draw = rng.generator(self.seed, rng.AUGMENTATION, epoch, start + i)
                 view = transforms.draw_view(draw, *size, self._resize, self.image_size)
                 out[i] = transforms.render_view(image, view, self.image_size, draw)
             else:
@@ -165,7 +166,7 @@ class FilePipeline(Pipeline):
     def _fill_by_policy(self, out, samples, epoch, start) -> None:
         policy, side = self._policy, self.image_size
         for i, sample in enumerate(samples):
-            draw = rng.generator(self._seed, rng.AUGMENTATION, epoch, start + i)
+            draw = rng.generator(self.seed, rng.AUGMENTATION, epoch, start + i)
             numbers = draw.random(5)
             image, size = self._read_source(sample)
             box = crops.draw_resized_crop(draw, *size, policy.crop_scale)

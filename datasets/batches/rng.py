@@ -7,7 +7,7 @@ is reached at once and no generator has to be shared between threads.
 import numpy as np
 
 # What is drawn; each has numbers of its own, so that drawing more of one changes no other.
-SHUFFLE, AUGMENTATION, SUBSET, VALIDATION, FLIP = range(5)
+SHUFFLE, AUGMENTATION, SUBSET, VALIDATION, FLIP, MIXING = range(6)
 
 
 def generator(seed: int, stream: int, epoch: int = 0, position: int = 0) -> np.random.Generator:

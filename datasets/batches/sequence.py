@@ -9,6 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import keras
 import numpy as np
 
+from datasets.augmentation import Mixing
+from datasets.batches.mixing import mix_batch
 from datasets.batches.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,9 @@ class BatchSequence(keras.utils.PyDataset):
     do not count, and every batch has a third part, weights `(batch,)` float32. All weights of a
     batch are the same, its size over the images that count: the mean over a filled batch, with
     losses of 0 for the label -1, is then the mean over those images.
+
+    With `mixing` the labels of a batch are float32 `(batch, 3)`, as `mixing.mix_batch` has them;
+    its images are mixed by the threads that read.
 
     Of several processes each gives, and reads, its share of every batch only. Their shares, one
     after the other, are the batch; of a batch that is computed in parts, it is so for every part.
@@ -59,12 +64,15 @@ class BatchSequence(keras.utils.PyDataset):
         multiple: int = 1,
         share: tuple[int, int] = (0, 1),
         parts: int = 1,
+        mixing: Mixing | None = None,
     ):
         super().__init__(workers=1)
         if batch_size % multiple:
             raise ValueError(f"batch_size {batch_size} is no multiple of {multiple}")
         if share[1] > 1 and multiple % (share[1] * parts):
             raise ValueError(f"{multiple} is no multiple of {share[1]} shares of {parts} parts")
+        if share[1] > 1 and mixing:
+            raise ValueError("the images of one process only would be mixed with one another")
         batch_bytes = batch_size // share[1] * pipeline.image_size**2 * 3
         self.queue_size = max(1, min(queue_size, QUEUE_BYTES // batch_bytes))
         if self.queue_size < queue_size:
@@ -83,6 +91,7 @@ class BatchSequence(keras.utils.PyDataset):
         self._multiple = multiple
         self._share = share
         self._parts = parts
+        self._mixing = mixing
         self._lock = threading.Lock()
         self._first_batch = 0
         self._begun = self._exhausted = False
@@ -159,6 +168,11 @@ class BatchSequence(keras.utils.PyDataset):
             for i in range(begin, end, step)
             for j in [min(i + step, end)]
         ]
+        if self._mixing:
+            labels = np.stack([labels, labels, np.ones_like(labels)], 1).astype(np.float32)
+            arguments = (self._mixing, images, labels, start + places, pipeline.seed, epoch)
+            # Queued behind what it waits for.
+            tasks.append(self._executor.submit(_mix, list(tasks), *arguments))
         return images, labels, weights, tasks
 
     def _rows(self, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -175,6 +189,12 @@ def _fill(pipeline: Pipeline, *args) -> None:
     if not threading.main_thread().is_alive():
         raise RuntimeError("the program is ending")
     pipeline.fill(*args)
+
+
+def _mix(tasks: list[Future], *args) -> None:
+    for task in tasks:
+        task.result()
+    mix_batch(*args)
 
 
 def _cancel(job: _Job) -> None:

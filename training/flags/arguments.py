@@ -81,6 +81,7 @@ def check_training_arguments(args: argparse.Namespace) -> argparse.Namespace:
     if spec.num_classes is not None:
         reporting.check_top_k(args.top_k_acc, spec.num_classes)
     devices.check_device_arguments(args)
+    augmentation.check_mixing(args)
     reporting.check_output_arguments(args, resumed=snapshots.exists(args.snapshot))
     resuming.check_snapshot_arguments(args)
     return args

@@ -13,7 +13,12 @@ import numpy as np
 from keras import ops
 
 from models import num_replicas
-from training.learning.metrics import ClassAccuracy, MeanLoss, labels_that_count
+from training.learning.metrics import (
+    ClassAccuracy,
+    MeanLoss,
+    labels_that_count,
+    split_mixed,
+)
 from training.learning.optimizers import make_optimizer
 
 
@@ -48,7 +53,22 @@ EMBEDDING_LOSSES = {
 }
 
 
-class EmbeddingLoss(keras.losses.Loss):
+class ClassLoss(keras.losses.Loss):
+    """A loss by the class: of images mixed of two it is the weighted mean for both classes."""
+
+    def call(self, y_true, y_pred):
+        labels, second_labels, weight = split_mixed(y_true)
+        values = self.for_labels(labels, y_pred)
+        if second_labels is None:
+            return values
+        return weight * values + (1.0 - weight) * self.for_labels(second_labels, y_pred)
+
+    def for_labels(self, labels, y_pred):
+        """The losses `(batch,)` where these are the classes; 0 for the label -1."""
+        raise NotImplementedError
+
+
+class EmbeddingLoss(ClassLoss):
     """The loss between the head's output and the embedding of the true class.
 
     Labels are class indices of shape (batch,), outputs have shape (batch, dimensions).
@@ -63,13 +83,13 @@ class EmbeddingLoss(keras.losses.Loss):
         self.formula = EMBEDDING_LOSSES[kind].formula
         self.class_embeddings = np.asarray(class_embeddings, "float32")
 
-    def call(self, y_true, y_pred):
-        labels, counts = labels_that_count(y_true)
+    def for_labels(self, labels, y_pred):
+        labels, counts = labels_that_count(labels)
         targets = ops.take(ops.convert_to_tensor(self.class_embeddings), labels, axis=0)
         return counts * self.formula(targets, y_pred)
 
 
-class CrossEntropy(keras.losses.Loss):
+class CrossEntropy(ClassLoss):
     """Cross entropy of class probabilities, with the original's form of label smoothing.
 
     Labels are class indices of shape (batch,), outputs are probabilities (batch, classes).
@@ -89,9 +109,9 @@ class CrossEntropy(keras.losses.Loss):
         super().__init__(**kwargs)
         self.label_smoothing = label_smoothing
 
-    def call(self, y_true, y_pred):
+    def for_labels(self, labels, y_pred):
         num_classes = y_pred.shape[-1]
-        labels, counts = labels_that_count(y_true)
+        labels, counts = labels_that_count(labels)
         targets = ops.one_hot(labels, num_classes, dtype=y_pred.dtype)
         if self.label_smoothing:
             others = self.label_smoothing / (num_classes - 1)

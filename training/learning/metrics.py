@@ -10,11 +10,25 @@ from keras import ops
 from models.heads import class_scores
 
 
+def split_mixed(y_true):
+    """The labels, and of images mixed of two their second labels and the first ones' weights.
+
+    Args:
+        y_true: Labels `(batch,)`, or `(batch, 3)` as `datasets.batches.mixing` has them.
+    """
+    if len(y_true.shape) != 2 or y_true.shape[1] != 3:
+        return y_true, None, None
+    return y_true[:, 0], y_true[:, 1], ops.cast(y_true[:, 2], "float32")
+
+
 def labels_that_count(y_true):
     """Labels as int32 `(batch,)`, and which of them count: float32 `(batch,)`, 1 or 0.
 
+    Of mixed images (`split_mixed`) it is the label of the greater share.
+
     The label -1 does not count, and becomes 0, so that it can be looked up like any other.
     """
+    y_true = split_mixed(y_true)[0]
     labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
     return ops.maximum(labels, 0), ops.cast(labels >= 0, "float32")
 

@@ -200,6 +200,26 @@ def optimizer_of(flags):
     return model.optimizer
 
 
+def test_losses_of_mixed_images_are_weighted_means():
+    rng = np.random.default_rng(0)
+    outputs = rng.dirichlet(np.ones(4), 5).astype("float32")
+    first, second = np.array([0, 1, 2, 3, -1]), np.array([3, 3, 2, 0, -1])
+    weight = np.array([0.5, 0.7, 0.9, 1, 1])
+    targets = np.stack([first, second, weight], axis=1).astype("float32")
+    embedding = losses.EmbeddingLoss("inv_corr", np.eye(4))
+    for loss in (losses.CrossEntropy(0.1), embedding, losses.EmbeddingLoss("mse", np.eye(4))):
+        both = [ops.convert_to_numpy(loss.call(labels, outputs)) for labels in (first, second)]
+        expected = weight * both[0] + (1 - weight) * both[1]
+        actual = ops.convert_to_numpy(loss.call(ops.convert_to_tensor(targets), outputs))
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+        assert actual[-1] == 0
+    accuracy = losses.ClassAccuracy()
+    accuracy.update_state(
+        ops.convert_to_tensor(targets), np.eye(4, dtype="float32")[[0, 3, 2, 3, 0]]
+    )
+    assert float(accuracy.result()) == 0.75  # the first labels', of four images that count
+
+
 def test_the_names_of_the_losses_are_those_of_the_command_line():
     assert set(losses.EMBEDDING_LOSSES) == set(EMBEDDING_LOSS_NAMES)
 
