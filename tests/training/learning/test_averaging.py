@@ -53,8 +53,10 @@ def test_the_network_gets_the_averages_and_statistics_of_its_own(trained, monkey
     np.testing.assert_allclose(np.array(bn.moving_variance), variance, rtol=2e-3)
 
 
-def test_adamw_shrinks_kernels_only():
+@pytest.mark.parametrize("on", ["kernels", "all"])
+def test_adamw_shrinks_kernels_or_all(on):
     flags = ["--optimizer", "adamw", "--weight_decay", "0.1", "--clipgrad", "0"]
+    flags += ["--weight_decay_on", on]
     args = arguments.check_training_arguments(arguments.training_parser().parse_args(flags))
     inputs = keras.Input((3,))
     outputs = keras.layers.Dense(2, activation="softmax", bias_initializer="ones")(inputs)
@@ -65,8 +67,9 @@ def test_adamw_shrinks_kernels_only():
     zeros = [keras.ops.zeros(v.shape) for v in model.trainable_variables]
     model.optimizer.apply(zeros, model.trainable_variables)
     kernel, bias = (np.array(v) for v in model.trainable_variables)
-    np.testing.assert_allclose(kernel, before[0] * (1 - 0.5 * 2 * 0.1), rtol=1e-6)
-    np.testing.assert_array_equal(bias, before[1])
+    shrunk = 1 - 0.5 * 2 * 0.1
+    np.testing.assert_allclose(kernel, before[0] * shrunk, rtol=1e-6)
+    np.testing.assert_allclose(bias, before[1] * (shrunk if on == "all" else 1), rtol=1e-6)
 
 
 def classifier(inputs, outputs):

@@ -26,7 +26,7 @@ SCHEDULES = {
     "cosine": [
         *("--images_seen", "4100", "--lr_schedule", "cosine", "--warmup", "0.3"),
         *("--max_lr", "0.3", "--augmentation", "strong", "--flip", "alternating"),
-        *("--ema", "700"),
+        *("--ema", "700", "--mixup", "1", "--cutmix", "1"),
     ],
     "two outputs": ["--embedding", "onehot", "--cls_weight", "0.1"],
 }
