@@ -1,28 +1,19 @@
 """The model that is trained, dumped and used: a network with its classes and what it was told."""
 
-import logging
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 
 import keras
 import numpy as np
 from keras import ops
 from PIL import Image
 
-import resizing
-from foreign_files import image_files
+import scoring
 from models import calibration
 from models.heads import EmbeddingOutput
 from models.replicas import num_replicas
+from scoring import View
 from utils import UserError
-
-logger = logging.getLogger(__name__)
-
-_MAX_SIDE = 2**15
-# As many as read training images by default. Pillow works without the interpreter's lock.
-_READERS = 8
 
 
 @keras.saving.register_keras_serializable(package="small_data")
@@ -135,35 +126,7 @@ class ImageClassifier(keras.Model):
             UserError: The file cannot be read as an image, or holds values of unknown range.
             ValueError: It is no image, or the model does not know its own size of images.
         """
-        side, smaller_side, exif_rotation = self._cropping()
-        if isinstance(image, str | os.PathLike):
-            image = image_files.load_rgb(image, exif_rotation=exif_rotation)
-        elif isinstance(image, Image.Image):
-            image = image_files.as_rgb(image, exif_rotation=exif_rotation)
-        else:
-            pixels = np.asarray(image)
-            if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-                raise ValueError(
-                    "an image must be a path, a Pillow image or uint8 RGB (height, width, 3), not "
-                    f"{pixels.dtype} {pixels.shape}"
-                )
-            image = Image.fromarray(pixels)
-        size = resizing.resized_size(*image.size, smaller_side)
-        return resizing.center_view(image, size, side)
-
-    def _cropping(self) -> tuple[int, int, bool]:
-        """Side of the crop, smaller side before it, and whether images are turned upright."""
-        info = self.info if isinstance(self.info, dict) else {}
-        side, smaller_side = info.get("image_size"), info.get("test_resize")
-        # No data set crops less than half of the smaller side.
-        if not (isinstance(side, int) and isinstance(smaller_side, int)) or not (
-            1 <= side <= smaller_side <= 2 * side <= _MAX_SIDE
-        ):
-            raise ValueError(
-                "the model does not know what size of images it was trained on; give build_model "
-                "a Preprocessing with image_size, or classify images of that size"
-            )
-        return side, smaller_side, info.get("exif_rotation") is True
+        return View.of(self.info).preprocess(image)
 
     def classify(self, images, batch_size: int = 32) -> tuple[np.ndarray, np.ndarray]:
         """Predicts the classes of decoded images; for files there is `classify_files`.
@@ -175,13 +138,12 @@ class ImageClassifier(keras.Model):
             batch_size: Images at a time.
 
         Returns:
-            Class indices `(n,)` and scores `(n, C)` (see `class_scores`).
+            Class indices `(n,)` and scores `(n, C)` (see `batch_scores`).
         """
         images = self._sized(images)
         if not len(images):
             return np.empty(0, np.int64), np.empty((0, len(self.class_names)), np.float32)
-        outputs = self.predict(images, batch_size=batch_size, verbose=0)
-        scores = ops.convert_to_numpy(self.class_scores(outputs))
+        scores = self._shown_scores(self.predict(images, batch_size=batch_size, verbose=0))
         return scores.argmax(axis=-1), scores
 
     def _sized(self, images) -> np.ndarray:
@@ -208,7 +170,7 @@ class ImageClassifier(keras.Model):
             batch_size: Images at a time; the next ones are decoded meanwhile.
 
         Returns:
-            Class indices `(n,)` and scores `(n, C)` (see `class_scores`).
+            Class indices `(n,)` and scores `(n, C)` (see `batch_scores`).
 
         Raises:
             UserError: A file cannot be read as an image. `score_files` goes on with the others.
@@ -238,28 +200,24 @@ class ImageClassifier(keras.Model):
         Yields:
             Each path with its scores `(C,)`, or with the reason why it cannot be read.
         """
-        batch, good = [], []
-        for path, pixels in _read_ahead(self.preprocess, paths, 2 * batch_size):
-            batch.append((path, pixels))
-            if not isinstance(pixels, UserError):
-                good.append(pixels)
-                extrema = zip(pixels.min(axis=(0, 1)), pixels.max(axis=(0, 1)), strict=True)
-                if doubt := image_files.doubtful([*extrema]):
-                    logger.warning("%s: %s", path, doubt)
-            if len(good) == batch_size:
-                yield from self._score_batch(batch, good, mirrored)
-                batch, good = [], []
-        yield from self._score_batch(batch, good, mirrored)
+        return scoring.score_files([self], paths, batch_size, mirrored=mirrored)
 
-    def _score_batch(self, batch: list, good: list, mirrored: bool):
-        scores = iter(())
-        if good:
-            images = np.stack(good)
-            views = [images, images[:, :, ::-1]] if mirrored else [images]
-            outputs = [self.class_scores(self.predict_on_batch(view)) for view in views]
-            scores = iter(np.mean([ops.convert_to_numpy(output) for output in outputs], axis=0))
-        for path, pixels in batch:
-            yield path, pixels if isinstance(pixels, UserError) else next(scores)
+    @property
+    def scores_are_probabilities(self) -> bool:
+        """Whether `batch_scores` are probabilities, and not similarities to class embeddings."""
+        return self.gives_probabilities or self.temperature is not None
+
+    def batch_scores(self, images: np.ndarray) -> np.ndarray:
+        """The scores `(n, C)` of images `(n, S, S, 3)` that `preprocess` gave.
+
+        They are calibrated probabilities where the model has a temperature, and otherwise its
+        `class_scores`.
+        """
+        return self._shown_scores(self.predict_on_batch(images))
+
+    def _shown_scores(self, outputs) -> np.ndarray:
+        scores = ops.convert_to_numpy(self.class_scores(outputs))
+        return scores if self.temperature is None else self.probabilities(scores)
 
     def compile(self, *args, **kwargs):
         """As in Keras; adds the metric `mean_loss`, see `compute_loss`."""
@@ -316,33 +274,3 @@ def pooling_layer(model: keras.Model) -> keras.layers.Layer:
     """The layer that makes one vector of the maps of an image: their means, or their maxima."""
     kinds = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
     return next(layer for layer in model.layers if isinstance(layer, kinds))
-
-
-def _read_ahead(
-    read: Callable, paths: Iterable[str | os.PathLike], ahead: int
-) -> Iterator[tuple[str | os.PathLike, np.ndarray | UserError]]:
-    """Reads files in threads, at most `ahead` of them before they are asked for.
-
-    Yields:
-        Each path, in order, with what `read` made of it or the error it raised.
-    """
-
-    def attempt(path):
-        try:
-            return read(path)
-        except UserError as error:
-            return error
-
-    waiting = deque()
-    pool = ThreadPoolExecutor(_READERS)
-    try:
-        for path in paths:
-            waiting.append((path, pool.submit(attempt, path)))
-            if len(waiting) >= ahead:
-                path, task = waiting.popleft()
-                yield path, task.result()
-        while waiting:
-            path, task = waiting.popleft()
-            yield path, task.result()
-    finally:
-        pool.shutdown(cancel_futures=True)

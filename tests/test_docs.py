@@ -167,6 +167,6 @@ def test_commands_pass_the_checks_of_their_arguments(page, workplace, monkeypatc
                 patch.setenv(name, value)
             args = check(script, argv, patch)
         for flag in WRITTEN:
-            if path := getattr(args, flag, None):
+            if isinstance(path := getattr(args, flag, None), str):
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
                 Path(path).touch()

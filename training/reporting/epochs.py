@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from training.learning.callbacks import current_rate
-from training.reporting.progress import duration
+from training.reporting.terminal import duration
 from utils import atomic_path
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,5 @@
 """What a terminal shows while an epoch is under way."""
 
-import shutil
 import sys
 import threading
 import time
@@ -8,19 +7,9 @@ from argparse import Namespace
 
 import keras
 
+from training.reporting.terminal import duration, write_over
+
 _SECONDS = 0.2
-
-
-def duration(seconds: float) -> str:
-    """A length of time in words, to two units: `45 s`, `12 min 5 s`, `3 h 20 min`, `2 d 4 h`."""
-    seconds = round(seconds)
-    units = [("d", 86400), ("h", 3600), ("min", 60), ("s", 1)]
-    parts = []
-    for name, length in units:
-        count, seconds = divmod(seconds, length)
-        if count or parts or length == 1:
-            parts.append(f"{count} {name}")
-    return " ".join(part for part in parts[:2] if not part.startswith("0 ")) or "0 s"
 
 
 def progress_line(
@@ -73,24 +62,19 @@ class ProgressLine(keras.callbacks.Callback):
                 text += f", {duration(since / steps * (self.steps - batch - 1))} left"
             scores = {name: value for name, value in logs.items() if "mean_loss" not in name}
             text += "".join(f" - {name}: {float(value):.4f}" for name, value in scores.items())
-            self._write(text)
+            write_over(text, sys.stdout)
 
     def on_test_batch_begin(self, batch, logs=None):
         now = time.monotonic()
         if now >= self._shown + _SECONDS:
             self._shown = now
-            self._write(f"{self.title} {self.epoch + 1}/{self.epochs}, evaluating: {batch + 1}")
+            text = f"{self.title} {self.epoch + 1}/{self.epochs}, evaluating: {batch + 1}"
+            write_over(text, sys.stdout)
 
     def on_epoch_end(self, epoch, logs=None):
         with self._lock:
             self._done = None
-            self._write("")
+            write_over("", sys.stdout)
 
     def on_train_end(self, logs=None):
         self.on_epoch_end(None)
-
-    def _write(self, text):
-        # One column less than there are: some terminals wrap a full line.
-        width = max(1, shutil.get_terminal_size().columns - 1)
-        sys.stdout.write(f"\r{text[:width]}\x1b[K")
-        sys.stdout.flush()

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from training.reporting import progress
+from training.reporting import progress, terminal
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from training.reporting import progress
     ],
 )
 def test_duration(seconds, words):
-    assert progress.duration(seconds) == words
+    assert terminal.duration(seconds) == words
 
 
 def test_the_line_fits_the_terminal_and_is_gone_at_the_end(capsys, monkeypatch):
