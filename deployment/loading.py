@@ -1,5 +1,6 @@
 """Models to be used, from files of any of the formats that there are."""
 
+import logging
 import os
 from collections.abc import Sequence
 
@@ -34,6 +35,8 @@ def load_models(paths: Sequence[str]) -> list[Classifier]:
         UsageError: Their scores cannot be averaged.
     """
     models = [load_model(path) for path in paths]
+    # It warns that functions are traced several times, as those of several models have to be.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     first = models[0]
     for path, model in zip(paths, models, strict=True):
         for what, facts in {
