@@ -118,7 +118,7 @@ def build_model(
             network's own; 0 is none.
         decay_all: Whether `weight_decay`, which has to be given, is also that of biases and of
             the scales and shifts of batch normalisation.
-        harmonic: Which convolutions are sums of cosine filters (`models.harmonic.conv2d`).
+        harmonic: Which convolutions are sums of cosine filters (`models.convolutions.conv2d`).
         info: JSON-able facts about the training (loss, data set, …), kept in the model.
 
     Raises:

@@ -14,8 +14,8 @@ of the paper's option A, which subsamples).
 
 from keras import initializers, layers
 
-from models.harmonic import conv2d
-from models.layers import BatchNormalization, PadChannels, kernel_l2
+from models.convolutions import conv2d
+from models.layers import BatchNormalization, PadChannels
 
 WEIGHT_DECAY = 2e-4
 OUTPUT_WEIGHT_DECAY = 2e-4
@@ -34,8 +34,6 @@ def backbone(
 
     Args:
         images: Standardised images, `(batch, height, width, 3)`, sides divisible by 4.
-        weight_decay: L2 of the convolutions' kernels.
-        harmonic: Which convolutions are harmonic, see `models.harmonic.conv2d`.
         blocks: Basic blocks in each stage.
         channels: Channels of each stage.
 
@@ -51,7 +49,7 @@ def backbone(
             strides=strides,
             padding="same",
             kernel_initializer="glorot_uniform",
-            kernel_regularizer=kernel_l2(weight_decay),
+            weight_decay=weight_decay,
             harmonic=harmonic,
             first=suffix == "0",
             name=f"res{suffix}" if suffix != "0" else "conv0",

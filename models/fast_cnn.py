@@ -14,9 +14,9 @@ momentum 0.9 and are zero-debiased, as everywhere in this project.
 
 from keras import layers
 
-from models.harmonic import conv2d
-from models.initializers import fan_out_normal, linear_uniform
-from models.layers import BatchNormalization, kernel_l2
+from models.convolutions import pytorch_conv2d
+from models.initializers import linear_uniform
+from models.layers import BatchNormalization
 
 WEIGHT_DECAY = 2.5e-3
 OUTPUT_WEIGHT_DECAY = 2.5e-3
@@ -30,22 +30,17 @@ def backbone(images, *, weight_decay: float, harmonic: str = "none"):
 
     Args:
         images: Standardised images, `(batch, height, width, 3)`, sides of at least 8 pixels.
-        weight_decay: L2 of the convolutions' kernels.
-        harmonic: Which convolutions are harmonic, see `models.harmonic.conv2d`.
 
     Returns:
         Features `(batch, 256)`.
     """
 
     def convolution(x, filters, suffix, pool=False):
-        x = conv2d(
+        x = pytorch_conv2d(
             x,
             filters,
             3,
-            padding="same",
-            use_bias=False,
-            kernel_initializer=fan_out_normal(),
-            kernel_regularizer=kernel_l2(weight_decay),
+            weight_decay=weight_decay,
             harmonic=harmonic,
             first=suffix == "0",
             name=f"conv{suffix}",

@@ -6,14 +6,9 @@ https://arxiv.org/abs/2108.13122: all k² filters, each divided by the sum of it
 `folding.fold` makes plain convolutions of them.
 """
 
-from typing import Any
-
 import keras
 import numpy as np
 from keras import ops
-
-from models.initializers import fan_out_normal
-from models.layers import BatchNormalization
 
 # Side of the kernels, and maps of the first convolution, so that a file cannot ask for filters that
 # fill the memory. A network here has 7, and 147 maps.
@@ -115,33 +110,3 @@ class HarmonicFilters(keras.layers.Layer):
             "strides": self.strides,
             "padding": self.padding,
         }
-
-
-def conv2d(
-    x, filters: int, size: int, *, name: str, harmonic: str, first: bool = False, **options: Any
-):
-    """A convolution of a backbone, or the harmonic one in its place.
-
-    The first convolution becomes all filters of each channel, batch normalisation without scale
-    and shift, and a 1×1 convolution to the same width. Coefficients begin normal, of variance
-    2 / (k² · outputs), or 2 / outputs in the first one.
-
-    Args:
-        x: Maps.
-        filters: Output channels.
-        size: Side k of the kernel; 1×1 convolutions stay what they are.
-        name: The plain convolution's name. Harmonic ones are called otherwise, so that
-            weights of the one kind are not taken for the other's.
-        harmonic: `"none"`, `"first"` (the first convolution only) or `"all"`.
-        first: Whether it is the network's first convolution.
-        **options: For `keras.layers.Conv2D`.
-    """
-    if size == 1 or harmonic == "none" or (harmonic == "first" and not first):
-        return keras.layers.Conv2D(filters, size, name=name, **options)(x)
-    options["kernel_initializer"] = fan_out_normal()
-    if not first:
-        return HarmonicConv2D(filters, size, name=f"{name}{SUFFIX}", **options)(x)
-    place = {key: options.pop(key) for key in ("strides", "padding") if key in options}
-    x = HarmonicFilters(size, name=f"{name}_filters", **place)(x)
-    x = BatchNormalization(0.9, 1e-5, affine=False, name=f"{name}_bn")(x)
-    return keras.layers.Conv2D(filters, 1, name=f"{name}{SUFFIX}", **options)(x)

@@ -10,7 +10,7 @@ from typing import Any
 
 from keras import initializers, layers
 
-from models.harmonic import conv2d
+from models.convolutions import conv2d
 from models.layers import BatchNormalization, kernel_l2
 
 WEIGHT_DECAY = 5e-4
@@ -26,17 +26,11 @@ def backbone(images, *, weight_decay: float, harmonic: str = "none"):
 
     Args:
         images: Standardised images, `(batch, height, width, 3)`, sides of at least 8 pixels.
-        weight_decay: L2 of the kernels.
-        harmonic: Which convolutions are harmonic, see `models.harmonic.conv2d`.
 
     Returns:
         Features `(batch, 512)`.
     """
-    options = {
-        "activation": "relu",
-        "kernel_initializer": "glorot_uniform",
-        "kernel_regularizer": kernel_l2(weight_decay),
-    }
+    options = {"activation": "relu", "kernel_initializer": "glorot_uniform"}
     x = images
     index = 0
     for stage, channels in enumerate(_STAGES):
@@ -50,6 +44,7 @@ def backbone(images, *, weight_decay: float, harmonic: str = "none"):
                 filters,
                 3,
                 padding="same",
+                weight_decay=weight_decay,
                 harmonic=harmonic,
                 first=index == 1,
                 name=f"conv{index}",
@@ -58,7 +53,8 @@ def backbone(images, *, weight_decay: float, harmonic: str = "none"):
             x = BatchNormalization(name=f"bn{index}")(x)
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
     index += 2  # of this pooling, too
-    x = layers.Dense(512, name=f"fc{index}", **options)(x)
+    regularizer = kernel_l2(weight_decay)
+    x = layers.Dense(512, kernel_regularizer=regularizer, name=f"fc{index}", **options)(x)
     return BatchNormalization(name=f"bn{index}")(x)
 
 

@@ -7,8 +7,8 @@ epsilon and other layer names. With 200 classes 23,997,512 parameters, 23,944,39
 
 from keras import initializers, layers
 
-from models.harmonic import conv2d
-from models.layers import BatchNormalization, kernel_l2
+from models.convolutions import conv2d
+from models.layers import BatchNormalization
 
 WEIGHT_DECAY = 0.0
 OUTPUT_WEIGHT_DECAY = 0.0
@@ -23,8 +23,6 @@ def backbone(images, *, weight_decay: float, harmonic: str = "none"):
 
     Args:
         images: Standardised images, `(batch, height, width, 3)`.
-        weight_decay: L2 of the convolutions' kernels.
-        harmonic: Which convolutions are harmonic, see `models.harmonic.conv2d`.
 
     Returns:
         Features `(batch, 2048)`.
@@ -38,7 +36,7 @@ def backbone(images, *, weight_decay: float, harmonic: str = "none"):
             strides=strides,
             padding=padding,
             kernel_initializer="he_normal",
-            kernel_regularizer=kernel_l2(weight_decay),
+            weight_decay=weight_decay,
             harmonic=harmonic,
             first=suffix == "_conv1",
             name=f"res{suffix}" if suffix != "_conv1" else "conv1",

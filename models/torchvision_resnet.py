@@ -16,9 +16,9 @@ the running averages is 0.9 here; they are zero-debiased, as everywhere in this 
 
 from keras import layers
 
-from models.harmonic import conv2d
-from models.initializers import fan_out_normal, linear_uniform
-from models.layers import BatchNormalization, kernel_l2
+from models.convolutions import pytorch_conv2d
+from models.initializers import linear_uniform
+from models.layers import BatchNormalization
 
 WEIGHT_DECAY = 5e-5
 OUTPUT_WEIGHT_DECAY = 5e-5
@@ -39,8 +39,6 @@ def backbone(
 
     Args:
         images: Standardised images, `(batch, height, width, 3)`.
-        weight_decay: L2 of the convolutions' kernels.
-        harmonic: Which convolutions are harmonic, see `models.harmonic.conv2d`.
         blocks: Blocks in each of the 4 stages.
         bottleneck: Whether a block is 1×1, 3×3, 1×1 with four times the channels at its end, or
             two 3×3.
@@ -50,18 +48,13 @@ def backbone(
     """
 
     def convolution(x, filters, size, suffix, strides=1):
-        if size > 1 and strides > 1:
-            # PyTorch pads both sides, where Keras' `same` pads an even side on the right only.
-            x = layers.ZeroPadding2D(size // 2, name=f"pad{suffix}")(x)
-        x = conv2d(
+        x = pytorch_conv2d(
             x,
             filters,
             size,
             strides=strides,
-            padding="same" if strides == 1 else "valid",
-            use_bias=False,
-            kernel_initializer=fan_out_normal(),
-            kernel_regularizer=kernel_l2(weight_decay),
+            pad=f"pad{suffix}",
+            weight_decay=weight_decay,
             harmonic=harmonic,
             first=suffix == "1",
             name=f"conv{suffix}",

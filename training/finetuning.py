@@ -19,7 +19,7 @@ from training.learning import callbacks
 from training.learning.losses import compile_model
 from training.reporting import epochs
 from training.reporting.progress import progress_line
-from training.resuming import saving, snapshot_schema
+from training.resuming import snapshot_schema
 from utils import UserError, printable
 
 # What stands on the features, and is of no use for other classes.
@@ -163,7 +163,7 @@ def _load_layer(layer, arrays: list[np.ndarray] | None, path: str, matches: Matc
 
 
 def train_new_layers(
-    args: Namespace, model, batches: Batches, validation: fitting.Validation, loaded, **options
+    args: Namespace, model, batches: Batches, validation: fitting.Validation, loaded, **keeping
 ) -> float:
     """The first part of fine-tuning: what has no weights yet is trained alone.
 
@@ -173,7 +173,7 @@ def train_new_layers(
         batches: Of the training images.
         validation: What the epochs are judged by.
         loaded: The snapshot of this part that is continued, or `None`.
-        **options: For `saving.Snapshots`.
+        **keeping: For `saving.Snapshots`.
 
     Returns:
         The seconds it took.
@@ -199,23 +199,17 @@ def train_new_layers(
     ]
     with only_trainable(model, new_layers):
         compile_model(args, model)
-        progress = saving.Snapshots(
+        progress = fitting.fit(
             args,
-            watched,
-            steps_per_epoch=steps,
-            loaded=loaded,
-            phase=snapshot_schema.NEW_LAYERS,
-            new_layers=new_layers,
-            **options,
-        )
-        if loaded:
-            saving.restore(model, loaded, progress.data, args.snapshot)
-        fitting.fit(
             model,
             batches.train,
             validation,
+            watched,
+            loaded,
             epochs=args.finetune_init,
-            progress=progress,
+            phase=snapshot_schema.NEW_LAYERS,
+            new_layers=new_layers,
+            **keeping,
         )
     compile_model(args, model)
     return progress.seconds

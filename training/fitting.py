@@ -9,7 +9,7 @@ from keras import ops
 
 from training.learning import callbacks
 from training.reporting import evaluation
-from training.resuming.saving import Snapshots
+from training.resuming import saving, snapshots
 from utils import UserError
 
 
@@ -113,29 +113,42 @@ class _Callbacks(keras.callbacks.CallbackList):
 
 
 def fit(
+    args: Namespace,
     model: keras.Model,
     train_batches,
     validation: Validation,
+    watched: list[keras.callbacks.Callback],
+    loaded: snapshots.Loaded | None,
     *,
     epochs: int,
-    progress: Snapshots,
-) -> None:
-    """`model.fit` that begins where a snapshot is, also within an epoch.
+    **keeping,
+) -> saving.Snapshots:
+    """`model.fit` that begins where a snapshot is, also within an epoch, and writes snapshots.
 
     Args:
-        model: A compiled model, in the snapshot's state (`restore`).
+        args: Resolved arguments.
+        model: A compiled model.
         train_batches: A `BatchSequence`.
         validation: What the epochs are judged by.
+        watched: The callbacks besides that of the snapshots.
+        loaded: The snapshot that is continued, or `None`.
         epochs: Epochs of the whole training.
-        progress: The callback that knows where to begin, and the others.
+        **keeping: For `saving.Snapshots`.
+
+    Returns:
+        What wrote the snapshots, and knows how long the training took.
 
     Raises:
-        UserError: The loss is no longer finite, or the device's memory is too small.
+        UserError: The snapshot is of other data, the loss is no longer finite, or the device's
+            memory is too small.
         Interrupted: A signal asked for the end.
     """
     steps = len(train_batches)
+    progress = saving.Snapshots(args, watched, steps_per_epoch=steps, loaded=loaded, **keeping)
+    if loaded:
+        saving.restore(model, loaded, progress.data, args.snapshot)
     together = _Callbacks(
-        [*progress.watched, progress],
+        [*watched, progress],
         model=model,
         add_history=True,
         epochs=epochs,
@@ -163,8 +176,9 @@ def fit(
         raise UserError(f"{error}{progress.advice_after_divergence}") from None
     except Exception as error:
         if _is_out_of_memory(error):
-            raise UserError(_out_of_memory(progress.args)) from None
+            raise UserError(_out_of_memory(args)) from None
         raise
+    return progress
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -50,21 +50,14 @@ def train(
                 args, model, batches, validation, loaded, **keeping
             )
             loaded = None
-        progress = saving.Snapshots(
+        return fitting.fit(
             args,
-            watched,
-            steps_per_epoch=len(batches.train),
-            loaded=loaded,
-            seconds_before=seconds,
-            **keeping,
-        )
-        if loaded:
-            saving.restore(model, loaded, progress.data, args.snapshot)
-        fitting.fit(
             model,
             batches.train,
             validation,
+            watched,
+            loaded,
             epochs=args.epochs,
-            progress=progress,
+            seconds_before=seconds,
+            **keeping,
         )
-    return progress

@@ -118,16 +118,6 @@ class Run:
         if interruption:
             interruption.history = self.history
             watched.insert(0, interruption)
-        self.progress = saving.Snapshots(
-            args,
-            watched,
-            self.stop,
-            saving.describe_data(dataset, self.model),
-            len(train),
-            self.loaded,
-        )
-        if self.loaded:
-            saving.restore(self.model, self.loaded, self.progress.data, args.snapshot)
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         self.stop.install()
         try:
@@ -139,8 +129,16 @@ class Run:
                     every=args.val_every,
                     also_after=[args.epochs],
                 )
-                fitting.fit(
-                    self.model, train, validation, epochs=args.epochs, progress=self.progress
+                self.progress = fitting.fit(
+                    args,
+                    self.model,
+                    train,
+                    validation,
+                    watched,
+                    self.loaded,
+                    epochs=args.epochs,
+                    stop=self.stop,
+                    data=saving.describe_data(dataset, self.model),
                 )
         finally:
             for number, handler in handlers.items():
