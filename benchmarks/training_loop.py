@@ -4,7 +4,7 @@ import copy
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from learn_classifier import build_classifier
-from training import data
+from training import data, memory
 from training.devices.distribution import Distribution
 from training.devices.flags import batch_multiple
 from training.flags import arguments
@@ -117,7 +117,7 @@ class Training:
             ONE_STEP: ConstantBatch(real[0], 1),
         }
 
-    def seconds(self, kind: str) -> float:
+    def seconds(self, kind: str, limits: Callable[[], None] = memory.keep_freed) -> float:
         """Trains an epoch.
 
         Args:
@@ -126,7 +126,11 @@ class Training:
         clock = EpochTime()
         with self.devices.scope():
             self.model.fit(
-                self._batches[kind], epochs=1, shuffle=False, verbose=0, callbacks=[clock]
+                self._batches[kind],
+                epochs=1,
+                shuffle=False,
+                verbose=0,
+                callbacks=[memory.KeepFreed(limits), clock],
             )
         return clock.seconds
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from training import memory
 from training.learning import callbacks
 from training.reporting import evaluation
 from training.resuming import saving, snapshots
@@ -148,7 +149,7 @@ def fit(
     if loaded:
         saving.restore(model, loaded, progress.data, args.snapshot)
     together = _Callbacks(
-        [*watched, progress],
+        [memory.KeepFreed(), *watched, progress],
         model=model,
         add_history=True,
         epochs=epochs,

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 import models
+from training import memory
 from training.devices import distribution
 from training.learning.losses import EMBEDDING_LOSSES, output_losses
 from utils import UserError
@@ -244,7 +245,7 @@ def _predict(model, batches, num_images, pooled, hooks, mirrored):
         model = keras.Model(images, [model.output, model(ops.flip(images, axis=2))])
     if distribution.in_several_processes():
         model = keras.Model(model.inputs, keras.tree.map_structure(_Whole(), model.output))
-    outputs = model.predict(batches, verbose=0, callbacks=list(hooks))
+    outputs = model.predict(batches, verbose=0, callbacks=[memory.KeepFreed(), *hooks])
     # What a last batch was filled up with, so that several devices could share it.
     outputs = keras.tree.map_structure(lambda output: output[:num_images], outputs)
     views = outputs if mirrored else [outputs]
