@@ -27,6 +27,7 @@ from utils import (  # first: it says in a line what fails to load
 )
 
 # isort: split
+from deployment.loading import SUFFIXES
 from training.devices import flags as devices
 from training.flags import paths
 from training.flags.declaration import Flag
@@ -38,7 +39,9 @@ STDIN = "-"
 FLAGS = (
     dataclasses.replace(
         reporting.MODELS,
-        help="a dumped model; of several the mean of their scores counts",
+        metavar="MODEL",
+        help="a dumped model, .keras, or one that export_model.py made of it, .onnx or .tflite; of "
+        "several the mean of their scores counts",
     ),
     Flag(
         "--top_k",
@@ -79,7 +82,7 @@ def parse_arguments() -> argparse.Namespace:
         flag.add_to(parser)
     args = parser.parse_args()
     for path in args.model:
-        paths.check_input_file("--model", path, ".keras")
+        paths.check_input_file("--model", path, SUFFIXES)
     devices.backend()
     if args.csv and args.json:
         raise UsageError("--csv and --json: the output has one form; give one of them")

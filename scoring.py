@@ -115,7 +115,7 @@ def score_files(
         return [model.preprocess(path) for model in models]
 
     batch, good = [], []
-    for path, views in _read_ahead(read, paths, 2 * batch_size):
+    for path, views in read_ahead(read, paths, 2 * batch_size):
         batch.append((path, views))
         if not isinstance(views, UserError):
             good.append(views)
@@ -155,7 +155,7 @@ def _scored(models: Sequence[Classifier], batch: list, good: list, mirrored: boo
         yield path, views if isinstance(views, UserError) else next(scores)
 
 
-def _read_ahead(
+def read_ahead(
     read: Callable, paths: Iterable[str | os.PathLike], ahead: int
 ) -> Iterator[tuple[str | os.PathLike, Any]]:
     """Reads files in threads, at most `ahead` of them before they are asked for.

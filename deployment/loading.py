@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from scoring import Classifier, View
 from utils import UsageError, UserError
 
-SUFFIXES = (".keras",)
+SUFFIXES = (".keras", ".onnx", ".tflite")
 
 
 def load_model(path: str | os.PathLike) -> Classifier:
@@ -17,6 +17,10 @@ def load_model(path: str | os.PathLike) -> Classifier:
         UserError: The file cannot be read, holds no image classifier, or does not say how images
             are resized for it.
     """
+    if os.path.splitext(path)[1] in SUFFIXES[1:]:
+        from deployment.exported import read_exported
+
+        return read_exported(path)
     import models
 
     model = models.load_model(path)

@@ -15,7 +15,7 @@ from utils import UserError
 LEAST_IMAGES = 100
 _LEAST, _GREATEST = 1e-4, 1e4
 # float32 has no smaller normal number; a softmax gives 0 for what is smaller.
-_TINY = float(np.finfo("float32").tiny)
+TINY = float(np.finfo("float32").tiny)
 
 
 def is_temperature(value) -> bool:
@@ -35,7 +35,7 @@ def logits(scores: np.ndarray, *, probabilities: bool) -> np.ndarray:
         probabilities: Whether they are probabilities.
     """
     scores = np.asarray(scores, np.float64)
-    return np.log(np.maximum(scores, _TINY)) if probabilities else scores
+    return np.log(np.maximum(scores, TINY)) if probabilities else scores
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -86,7 +86,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """The mean of −log of the probability `(n, C)` of the right class, in nats."""
     own = np.asarray(probabilities, np.float64)[np.arange(len(labels)), labels]
-    return float(-np.mean(np.log(np.maximum(own, _TINY))))
+    return float(-np.mean(np.log(np.maximum(own, TINY))))
 
 
 def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:

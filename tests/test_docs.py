@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # What the pages take as given. Whatever else a command reads, an earlier one on its page writes.
 GIVEN = (
-    "photo.jpg", "more_photos/1.jpg", "my_images/crow/1.jpg", "my_images/wren/1.jpg",
+    "M.keras", "photo.jpg", "more_photos/1.jpg", "my_images/crow/1.jpg", "my_images/wren/1.jpg",
     "H.txt", "best.args", "nouns.txt", "OLD.pickle",
     "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
 )  # fmt: skip
