@@ -164,6 +164,14 @@ def train(args: Namespace, session: Session) -> None:
                     args, model, dataset, result, best, progress.seconds, session.devices, others
                 )
 
+    # ---------------------------------------------------------------- report
+    if args.output and not args.no_report:
+        from reports import writing
+
+        # A model that several devices share is not asked again.
+        alone = model if session.devices.replicas == 1 else None
+        writing.write_after_training(args, alone, dataset, result)
+
 
 def main() -> int | None:
     args = arguments.parse_training_arguments()

@@ -83,9 +83,10 @@ def draw_groups(path: str | os.PathLike, groups: Sequence[Group]) -> None:
             rows = [read_history(run.directory) for run in group.runs]
             epochs = min(map(len, rows))
             if epochs and all(column in run[0] for run in rows):
-                values = [[100 * row[column] for row in run[:epochs]] for run in rows]
-                x = [row["epoch"] for row in rows[0][:epochs]]
-                mean_and_band(curves, x, np.array(values), group.name)
+                values = np.array([[100 * row[column] for row in run[:epochs]] for run in rows])
+                x = np.array([row["epoch"] for row in rows[0][:epochs]])
+                judged = np.isfinite(values).all(axis=0)
+                mean_and_band(curves, x[judged], values[:, judged], group.name)
             scores = 100 * np.array(group.scores)
             colour = COLOURS[i % len(COLOURS)]
             bars.bar(i, np.mean(scores), color=colour, alpha=0.35)

@@ -124,6 +124,8 @@ def find_runs(paths: Iterable[str | Path]) -> tuple[list[Run], list[Path]]:
 def read_history(directory: Path) -> list[dict[str, float]]:
     """The rows of a run's `history.csv`, one per epoch; none where there is no such file.
 
+    What an epoch was not evaluated for is NaN.
+
     Raises:
         UserError: It is not one that `learn_classifier.py` wrote.
     """
@@ -131,7 +133,7 @@ def read_history(directory: Path) -> list[dict[str, float]]:
     try:
         with open(path, newline="") as file:
             rows = list(csv.DictReader(file, strict=True))
-        return [{name: float(value) for name, value in row.items()} for row in rows]
+        return [{name: float(value or "nan") for name, value in row.items()} for row in rows]
     except FileNotFoundError:
         return []
     except (ValueError, TypeError, csv.Error):

@@ -289,7 +289,7 @@ class Sweep:
 
 
 def scores(history: list[dict[str, float]], plan: Plan) -> list[tuple[int, float]]:
-    """The score after every epoch of a trial: `(epoch, mean of the last epochs)`.
+    """The score after every epoch that was evaluated: `(epoch, mean of the last of them)`.
 
     Raises:
         UserError: There is no such column.
@@ -300,10 +300,11 @@ def scores(history: list[dict[str, float]], plan: Plan) -> list[tuple[int, float
     name = plan.metric or default
     if name not in history[0]:
         raise UserError(f"--metric {name}: history.csv has only {', '.join(history[0])}")
-    values = [row[name] for row in history]
+    judged = [row for row in history if not np.isnan(row[name])]
+    values = [row[name] for row in judged]
     return [
         (int(row["epoch"]), float(np.mean(values[max(0, i + 1 - plan.last) : i + 1])))
-        for i, row in enumerate(history)
+        for i, row in enumerate(judged)
     ]
 
 

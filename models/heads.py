@@ -195,11 +195,15 @@ class CosineClassifier(keras.layers.Layer):
         """What similarities are multiplied by."""
         return 1.0 + ops.softplus(self.raw_scale)
 
-    def call(self, features):
+    def logits(self, features):
+        """What the softmax is taken of, `(batch, C)`."""
         class_vectors = ops.transpose(l2_normalize(ops.transpose(self.kernel)))
         cosines = ops.matmul(l2_normalize(features), class_vectors)
         similarity = CLASSIFICATION_LOSSES[self.loss].similarity
-        return ops.softmax(self.scale * similarity(cosines, self.kappa))
+        return self.scale * similarity(cosines, self.kappa)
+
+    def call(self, features):
+        return ops.softmax(self.logits(features))
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.num_classes)

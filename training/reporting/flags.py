@@ -51,7 +51,8 @@ OUTPUT = FlagGroup(
             "--output",
             metavar="DIR",
             help="everything one wants to keep: --log_dir DIR, --snapshot DIR/snapshot and "
-            "--model_dump DIR/model.keras, where these are not given; the same command resumes",
+            "--model_dump DIR/model.keras, where these are not given, and a report, "
+            "DIR/report.html; the same command resumes",
             on_resume="free",
             writes=True,
             synonyms=("--output_dir", "--out", "--save_dir"),
@@ -62,6 +63,12 @@ OUTPUT = FlagGroup(
             help="history.csv, result.json and TensorBoard events; must not hold another run's",
             on_resume="free",
             writes=True,
+        ),
+        Flag(
+            "--no_report",
+            action="store_true",
+            help="with --output: do not make the report at the end",
+            on_resume="free",
         ),
         Flag(
             "--model_dump",
