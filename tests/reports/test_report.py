@@ -1,0 +1,287 @@
+"""`report.py` and the report at a training's end, on a run that is really trained."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import scipy.special
+import sklearn.metrics
+
+import models
+import report
+from reports import material as materials
+from reports import writing
+from tests.reports.made_run import make_run
+from training import data
+from utils import UsageError, UserError
+
+_VOID = {"meta", "img", "br"}
+_SVG = {"line", "rect", "circle", "polyline", "polygon"}
+
+
+class Page(HTMLParser):
+    """A page that is read strictly: its elements are closed in their order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.words, self.data = [], [], [], [], ""
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_startendtag(self, tag, attrs):
+        assert tag in _SVG
+        self._note(tag, attrs)
+
+    def handle_starttag(self, tag, attrs):
+        self._note(tag, attrs)
+        if tag not in _VOID:
+            self.open.append((tag, dict(attrs)))
+
+    def _note(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, *pair) for pair in attrs]
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, data):
+        tag, attrs = self.open[-1] if self.open else ("", {})
+        if tag == "script" and attrs.get("type") == "application/json":
+            self.data += data
+        elif tag not in ("script", "style"):
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join("".join(self.words).split())
+
+    @property
+    def keys(self):
+        """The ids of its sections."""
+        return {value for tag, name, value in self.attributes if (tag, name) == ("section", "id")}
+
+
+def check_alone(page):
+    """Nothing is fetched, and nothing runs but the page's own script."""
+    for tag, name, value in page.attributes:
+        assert not name.startswith("on"), (tag, name)
+        if name in ("src", "href", "xlink:href", "action", "data"):
+            assert value.startswith(("data:image/", "#")), value
+    assert page.tags.count("script") == 2
+    assert not {"link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
+
+
+def call(monkeypatch, *argv):
+    monkeypatch.setattr("sys.argv", ["report.py", *map(str, argv)])
+    report.main()
+
+
+def change_result(directory, change):
+    """Changes a run's `result.json`."""
+    result = json.loads((directory / "result.json").read_text())
+    change(result)
+    (directory / "result.json").write_text(json.dumps(result))
+    return result
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run with 150 validation images: directory, arguments, model, data set, evaluation."""
+    directory = tmp_path_factory.mktemp("runs") / "first"
+    directory.mkdir()
+    return directory, *make_run(directory, "--validation_fraction", "0.5")
+
+
+@pytest.fixture
+def own(finished, tmp_path):
+    """A copy of the run's directory, to change."""
+    return shutil.copytree(finished[0], tmp_path / "run")
+
+
+def test_a_report_says_what_the_run_says(finished, tmp_path, monkeypatch):
+    directory, _, _, _, result = finished
+    call(monkeypatch, directory, "--out", tmp_path / "r.html")
+
+    text = (tmp_path / "r.html").read_text()
+    page = Page(text)
+    check_alone(page)
+    assert len(text) < 600_000
+    assert not re.search(r"url\(|@import|https?://", text.partition("</head>")[0])
+    said = json.loads((directory / "result.json").read_text())
+    [run] = json.loads(page.data)["runs"]
+    assert run == {"directory": "first", **said}
+    low, high = said["test"]["test_acc_interval"]
+    assert (
+        f"{100 * said['test']['test_acc']:.1f} %of 797 test images are classified rightly (95 % "
+        f"interval {100 * low:.1f} % to {100 * high:.1f} %)"
+    ) in page.text
+    assert "150 training images, 150 validation images, 797 test images" in page.text
+    assert "validation images, which were kept out of the training" in page.text
+    assert page.keys == {
+        "verdict", "cautions", "curves", "classes", "confusions", "images", "attention",
+        "calibration", "augmented", "repeat",
+    }  # fmt: skip
+    found = json.loads(page.data)["report"]
+    predicted = result.class_scores.argmax(axis=1)
+    np.testing.assert_allclose(
+        [row["recall"] for row in found["classes"]],
+        sklearn.metrics.recall_score(result.labels, predicted, average=None),
+    )
+    values = found["calibration"]["as trained"]
+    own = result.class_scores[np.arange(797), result.labels]
+    assert values["negative log-likelihood"] == pytest.approx(-np.log(own).mean(), rel=1e-4)
+    assert "The model has no temperature" in page.text
+
+
+def test_names_are_no_html(finished, monkeypatch):
+    _, args, model, dataset, result = finished
+    names = ["<script>alert(1)</script>", "\"><img src=x onerror='alert(1)'>", "</section>", "&lt;"]
+    found = materials.of_training(args, model, dataset, result)
+    found.scores.class_names = [*names, *"456789"]
+    found.scores.image_names = [f'"{i}\' onclick="x"<b>.jpg' for i in found.scores.image_names]
+    found.missing = ["<b onclick=x>"]
+    found.run.result["command"] = "python </pre><script>alert(2)</script>"
+    monkeypatch.setattr(dataset, "class_names", found.scores.class_names)
+
+    page = Page(writing.page(found))
+
+    check_alone(page)
+    assert all(name in page.text for name in names)
+    assert "alert(2)" in json.loads(page.data)["runs"][0]["command"]
+
+
+def test_a_temperature_is_fitted_on_validation_images_and_kept(own, monkeypatch, capsys):
+    before = models.load_model(own / "model.keras")
+    call(monkeypatch, own, "--temperature")
+
+    model = models.load_model(own / "model.keras")
+    [run] = materials.read_runs([str(own)])
+    held_out = data.load_dataset(materials.resolved_arguments(run, None)).validation
+    scores = before.classify(held_out.images)[1].astype("float64")
+
+    def loss(temperature):
+        shares = scipy.special.softmax(np.log(scores) / temperature, axis=1)
+        return sklearn.metrics.log_loss(held_out.labels, shares)
+
+    found = model.temperature
+    assert loss(found) < min(loss(found * 1.01), loss(found / 1.01))
+    assert f"The temperature {found:.3f} was fitted on 150 validation" in capsys.readouterr().out
+    for old, new in zip(before.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(old.numpy(), new.numpy())
+    numbers = json.loads(Page((own / "report.html").read_text()).data)["report"]["calibration"]
+    assert numbers["temperature"] == found
+    assert f"with temperature {found:.3g}" in numbers
+
+
+def test_no_temperature_without_enough_validation_images(own, monkeypatch):
+    unchanged = (own / "model.keras").read_bytes()
+    for share, message in {
+        0.2: "at least 100 validation images, but there are 60",
+        None: "held no validation images out",
+    }.items():
+        change_result(own, lambda r, s=share: r["arguments"].update(validation_fraction=s))
+        with pytest.raises(UserError, match=f"^--temperature: .*{message}"):
+            call(monkeypatch, own, "--temperature")
+    assert (own / "model.keras").read_bytes() == unchanged
+
+
+def test_similarities_become_probabilities(tmp_path, monkeypatch):
+    directory = tmp_path / "cosine"
+    directory.mkdir()
+    *_, result = make_run(directory, "--validation_fraction", "0.5", embedding=True)
+    call(monkeypatch, directory)
+    page = Page((directory / "report.html").read_text())
+    assert "The scores are similarities and no probabilities" in page.text
+
+    call(monkeypatch, directory, "--temperature")
+
+    numbers = json.loads(Page((directory / "report.html").read_text()).data)["report"]
+    temperature = models.load_model(directory / "model.keras").temperature
+    shares = scipy.special.softmax(result.class_scores.astype("float64") / temperature, axis=1)
+    [values] = [v for v in numbers["calibration"].values() if isinstance(v, dict)]
+    assert values["negative log-likelihood"] == pytest.approx(
+        sklearn.metrics.log_loss(result.labels, shares), rel=1e-4
+    )
+
+
+def test_several_seeds_are_a_mean_and_a_spread(own, tmp_path, monkeypatch):
+    other = shutil.copytree(own, tmp_path / "other")
+    first = json.loads((own / "result.json").read_text())["final"]["acc"]
+
+    def change(result):
+        result["final"]["acc"] = first - 0.1
+        result["arguments"]["seed"] = result["seed"] = 2
+        result["best"]["val_acc"] += 0.01
+
+    change_result(other, change)
+    call(monkeypatch, own, other, "--out", tmp_path / "r.html")
+
+    page = Page((tmp_path / "r.html").read_text())
+    check_alone(page)
+    assert f"{100 * (first - 0.05):.1f} %of the test images are" in page.text
+    assert f"over 2 runs: standard deviation {100 * 0.1 / 2**0.5:.1f} points" in page.text
+    assert "Details below are of other, the best on its validation images." in page.text
+    assert "bands the 95 % intervals" in page.text
+
+    change_result(other, lambda result: result["arguments"].update(batch_size=30))
+    with pytest.raises(UsageError, match="differ in their seed alone, but these have batch_size"):
+        call(monkeypatch, own, other, "--out", tmp_path / "r.html")
+
+
+def test_a_report_of_what_is_there(own, tmp_path, monkeypatch, capsys):
+    gone = {"dataset": "CIFAR-10", "data_root": str(tmp_path / "gone"), "model_dump": None}
+    result = change_result(own, lambda result: result["arguments"].update(gone))
+    (own / "model.keras").unlink()
+    call(monkeypatch, own)
+
+    page = Page((own / "report.html").read_text())
+    check_alone(page)
+    output = capsys.readouterr().out
+    for said in ("The images are not at hand", "The model is not at hand"):
+        assert said in page.text
+        assert f"warning: {said}" in output
+    assert "img" not in page.tags
+    numbers = json.loads(page.data)["report"]
+    right = sum(row["recall"] * row["images"] for row in numbers["classes"])
+    assert right / 797 == pytest.approx(result["final"]["acc"])
+    assert "negative log-likelihood" not in numbers["calibration"]["as trained"]
+    with pytest.raises(UserError, match="gone"):
+        call(monkeypatch, own, "--data_root", tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["nowhere", "--out", "r.html"], "nowhere: there is no such directory"),
+        ([".", "--out", "r.html"], "no finished run"),
+        ([".", "--out", "r.txt"], r"must end in \.html"),
+        ([".", "--model", "m.keras"], r"--model m\.keras: there is no such file"),
+    ],
+)
+def test_wrong_arguments_are_one_line(argv, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        call(monkeypatch, *argv)
+
+
+def test_a_report_that_fails_is_a_warning(finished, monkeypatch, caplog, tmp_path):
+    _, args, _, dataset, result = finished
+    monkeypatch.setattr(args, "output", str(tmp_path))
+
+    def fail(_):
+        raise ZeroDivisionError("by zero")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, "page", fail)
+        writing.write_after_training(args, None, dataset, result)
+    assert re.search(r"report\.html: not written \(by zero\)", caplog.text)
+    assert not list(tmp_path.iterdir())
+    # A model that several devices share is not asked, and no places are shown.
+    writing.write_after_training(args, None, dataset, result)
+    assert "attention" not in Page((tmp_path / "report.html").read_text()).keys
