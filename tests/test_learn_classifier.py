@@ -265,7 +265,11 @@ import runpy, sys
 sys.modules["tensorflow"] = None  # an import of it fails
 runpy.run_path("learn_classifier.py", run_name="__main__")
 """
-    flags = [*QUICK, *"--epochs 1 --lr_schedule CLR --embedding onehot --cls_weight 0.1".split()]
+    flags = [
+        *QUICK,
+        *"--epochs 1 --lr_schedule CLR --embedding onehot --cls_weight 0.1".split(),
+        *f"--harmonic first --plain_dump {tmp_path}/plain.keras --tta flip".split(),
+    ]
     done = subprocess.run(
         [sys.executable, "-c", script, *flags, "--model_dump", tmp_path / "m.keras"],
         cwd=ROOT, capture_output=True, text=True, env={**os.environ, "KERAS_BACKEND": "jax"},
@@ -273,6 +277,9 @@ runpy.run_path("learn_classifier.py", run_name="__main__")
     assert done.returncode == 0, done.stderr
     [epoch] = [line for line in done.stdout.splitlines() if line.startswith("Epoch ")]
     [accuracy] = published_grep(epoch)
-    # What JAX trained, TensorFlow evaluates.
-    done = run("evaluate_classifier.py", "--model", tmp_path / "m.keras")
-    assert f" {accuracy} " in done.stdout
+    assert f"Test without tta: test_acc: {accuracy} " in done.stdout
+    [mirrored_too] = re.findall(r"^Test: test_acc: ([0-9.]+) ", done.stdout, re.MULTILINE)
+    # What JAX trained, TensorFlow evaluates, and the same with plain convolutions.
+    dumps = [part for name in ("m", "plain") for part in ("--model", tmp_path / f"{name}.keras")]
+    rows = run("evaluate_classifier.py", *dumps, "--tta", "flip").stdout.splitlines()[1:3]
+    assert [f" {mirrored_too} " in row for row in rows] == [True, True]
