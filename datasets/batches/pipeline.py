@@ -11,6 +11,7 @@ from datasets.augmentation import Policy
 from datasets.batches import crops, rng, transforms
 from datasets.batches.split import Split
 from datasets.batches.trivial_augment import trivial_augment
+from datasets.batches.trivial_augment_batch import trivial_augment_batch
 from datasets.info import Augmentation
 from foreign_files import image_files
 
@@ -131,8 +132,7 @@ class ArrayPipeline(Pipeline):
         flip = self._mirrored(samples, epoch, start, draws[:, 2])
         out[...] = crops.shift_batch(images, shift, flip)
         if policy.trivial_augment:
-            for i, row in enumerate(draws):
-                out[i] = trivial_augment(Image.fromarray(out[i]), *row[3:6])
+            trivial_augment_batch(out, *draws[:, 3:6].T)
         if policy.cutout:
             center = (draws[:, 6:] * self.image_size).astype(int)
             crops.cut_out(out, center, policy.cutout, self._mean)
