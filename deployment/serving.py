@@ -1,0 +1,209 @@
+"""A page to drop images on, and the same for programs: `POST /classify`."""
+
+import asyncio
+import base64
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse
+from starlette.routing import Route
+
+from deployment.batching import Batcher
+from deployment.labels import as_json, best_labels
+from utils import UserError, one_line
+
+_PAGE = Path(__file__).parent / "page"
+# Nothing but this server's own files, and pictures that the page has already.
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+# Around a file in a form: its name and boundaries.
+_AROUND = 4096
+# Requests that are received and answered at a time; so much disk and memory do images take.
+_AT_ONCE = 32
+_HOW = "send images as files of a form, as `curl -F image=@photo.jpg` does"
+_BUSY = {"Retry-After": "1"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server takes.
+
+    Attributes:
+        waiting: Requests at a time; who comes then is told to come again (503).
+        images: In a request.
+        bytes: Of a request's images together.
+        seconds: In which a request has to arrive.
+    """
+
+    waiting: int = 256
+    images: int = 16
+    bytes: int = 20_000_000
+    seconds: float = 30.0
+
+
+def make_app(
+    batcher: Batcher,
+    facts: dict[str, Any],
+    limits: Limits,
+    top_k: int,
+    hosts: Sequence[str] = ("*",),
+) -> Starlette:
+    """The server as an ASGI application.
+
+    Args:
+        batcher: Computes the scores; it runs already.
+        facts: What `/model` tells, a JSON object.
+        limits: What it takes.
+        top_k: Classes in an answer.
+        hosts: By which names it may be addressed, so that no web page of another name can.
+    """
+    service = _Service(batcher, limits, top_k)
+    told = facts | {"max_bytes": limits.bytes, "explains": batcher.explain is not None}
+
+    async def model(_):
+        return JSONResponse(told, headers=_HEADERS)
+
+    def file(name):
+        async def send(_):
+            return FileResponse(_PAGE / name, headers=_HEADERS)
+
+        return send
+
+    routes = [
+        Route("/", file("index.html")),
+        Route("/page.css", file("page.css")),
+        Route("/page.js", file("page.js")),
+        Route("/model", model),
+        Route("/classify", service.classify, methods=["POST"]),
+    ]
+    middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))]
+    errors = {HTTPException: _explained}
+    return Starlette(routes=routes, middleware=middleware, exception_handlers=errors)
+
+
+async def _explained(_, error: HTTPException) -> JSONResponse:
+    headers = _HEADERS | dict(error.headers or {})
+    return JSONResponse({"error": error.detail}, error.status_code, headers)
+
+
+class _Bounded(Request):
+    """A request whose body ends with an error when it is too large."""
+
+    most = 0
+
+    async def stream(self):
+        size = 0
+        async for chunk in super().stream():
+            size += len(chunk)
+            if size > self.most:
+                raise _too_large(self.most)
+            yield chunk
+
+
+def _too_large(most: int) -> HTTPException:
+    # What is left of it is not read.
+    return HTTPException(
+        413, f"more than {most / 1e6:g} MB; send smaller images", {"Connection": "close"}
+    )
+
+
+class _Service:
+    def __init__(self, batcher: Batcher, limits: Limits, top_k: int):
+        self.batcher, self.limits, self.top_k = batcher, limits, top_k
+        self.waiting = 0
+        self.slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def classify(self, request: Request) -> JSONResponse:
+        """Labels the images of a form; those that cannot be read have an error in their place."""
+        if self.waiting >= self.limits.waiting:
+            raise HTTPException(503, "too many requests wait already; come again", _BUSY)
+        self.waiting += 1
+        try:
+            explain = request.query_params.get("explain") == "1"
+            if explain and self.batcher.explain is None:
+                raise HTTPException(400, "of this model nothing says where it looks")
+            async with self.slots:
+                answers = await self._answers(request, explain)
+            return JSONResponse({"images": answers}, headers=_HEADERS)
+        finally:
+            self.waiting -= 1
+
+    async def _answers(self, request: Request, explain: bool) -> list[dict[str, Any]]:
+        most = self.limits.bytes + self.limits.images * _AROUND
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > most:
+            raise _too_large(most)
+        if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+            raise HTTPException(415, _HOW)
+        bounded = _Bounded(request.scope, request.receive)
+        bounded.most = most
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                form = await bounded.form(max_files=self.limits.images, max_fields=0)
+        except TimeoutError:
+            raise HTTPException(
+                408, f"the request did not arrive in {self.limits.seconds:g} s"
+            ) from None
+        try:
+            uploads = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+            if not uploads:
+                raise HTTPException(400, f"no images; {_HOW}")
+            return await asyncio.gather(*(self._answer(upload, explain) for upload in uploads))
+        finally:
+            await form.close()
+
+    async def _answer(self, upload: UploadFile, explain: bool) -> dict[str, Any]:
+        name = os.path.basename((upload.filename or "image").replace("\\", "/"))
+        try:
+            views = await asyncio.to_thread(self._read, upload)
+        except UserError as error:
+            return {"name": name, "error": one_line(error)}
+        scores = await asyncio.wrap_future(self.batcher.scores(views))
+        names = self.batcher.models[0].class_names
+        answer = {"name": name, **as_json(best_labels(scores, names, self.top_k))}
+        if explain:
+            best = int(scores.argmax())
+            attention = await asyncio.wrap_future(self.batcher.attention(views[0], best))
+            answer["attention"] = await asyncio.to_thread(_picture, views[0], attention)
+        return answer
+
+    def _read(self, upload: UploadFile) -> list[np.ndarray]:
+        with tempfile.NamedTemporaryFile() as file:
+            shutil.copyfileobj(upload.file, file)
+            file.flush()
+            try:
+                return self.batcher.views(file.name)
+            except UserError as error:
+                text = str(error).removeprefix(f"{file.name}: ")
+                raise UserError(text.replace(file.name, "the file")) from None
+
+
+def _picture(view: np.ndarray, attention: np.ndarray) -> str:
+    """What the network saw, red where it looked, as a PNG in a `data:` address."""
+    side = max(224, view.shape[0])
+    image = Image.fromarray(view).resize((side, side), Image.Resampling.NEAREST)
+    grey = Image.fromarray((attention * 160).astype(np.uint8))
+    mask = grey.resize((side, side), Image.Resampling.BILINEAR)
+    image.paste((255, 40, 0), mask=mask)
+    file = io.BytesIO()
+    image.save(file, "png")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
