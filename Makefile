@@ -32,7 +32,8 @@ $(VENV)/.installed: requirements.txt | $(VENV)/bin/python
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt requirements-export.txt $(VENV)/.installed | $(VENV)/bin/python
+$(VENV)/.installed-dev: requirements-dev.txt requirements-export.txt requirements-serve.txt \
+    $(VENV)/.installed | $(VENV)/bin/python
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 

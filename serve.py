@@ -8,6 +8,8 @@ get JSON. Only this machine can reach it, unless `--host` says otherwise.
 
 import argparse
 import dataclasses
+import functools
+import os
 import signal
 import socket
 import threading
@@ -120,13 +122,18 @@ def main() -> None:
         models = loading.load_models(args.model)
         first = models[0]
         facts = {
-            "models": args.model,
+            "models": [os.path.basename(path) for path in args.model],
             "classes": list(first.class_names),
             "scores": "probabilities" if first.scores_are_probabilities else "similarities",
         }
         limits = serving.Limits(args.max_waiting, args.max_images, int(args.max_megabytes * 1e6))
         hosts = LOCAL if args.host in LOCAL else ("*",)
-        with Batcher(models, args.batch_size) as batcher:
+        explain = None
+        if len(models) == 1 and args.model[0].endswith(".keras"):
+            from reports.attention import grad_cam
+
+            explain = functools.partial(grad_cam, first)
+        with Batcher(models, args.batch_size, explain) as batcher:
             app = serving.make_app(batcher, facts, limits, args.top_k, hosts)
             server = uvicorn.Server(
                 uvicorn.Config(

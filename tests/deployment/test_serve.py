@@ -1,7 +1,10 @@
 """The server, as programs and strangers address it."""
 
+import base64
 import contextlib
+import functools
 import http.client
+import io
 import json
 import re
 import signal
@@ -15,11 +18,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 import numpy as np
 import pytest
 import uvicorn
+from PIL import Image
 
 import models
 import serve
 from deployment import serving
 from deployment.batching import Batcher
+from reports.attention import grad_cam
 from utils import UserError
 
 from ..programs import Program
@@ -50,7 +55,11 @@ def model(dumps):
 @contextlib.contextmanager
 def served(model, limits):
     """The port of a server."""
-    with socket.create_server(("127.0.0.1", 0)) as listening, Batcher([model], 16) as batcher:
+    explain = functools.partial(grad_cam, model.model)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        Batcher([model], 16, explain) as batcher,
+    ):
         app = serving.make_app(batcher, {"models": ["m"]}, limits, 2, ("127.0.0.1",))
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -108,6 +117,24 @@ def test_answers_are_those_of_the_model(port, dumps, photos, contents):
         assert item["class"] == CLASSES[first]
         assert item["score"] == pytest.approx(scores[first], abs=1e-5)
         assert [other["class"] for other in item["next_best"]] == [CLASSES[second]]
+
+
+def test_a_picture_shows_where_the_network_looks(port, dumps, photos, contents):
+    model = models.load_model(dumps["softmax"])
+    seen = model.preprocess(photos[0])
+    body, headers = form(("a.png", contents[0]))
+    status, _, text = ask(port, path="/classify?explain=1", body=body, headers=headers)
+    [item] = json.loads(text)["images"]
+    assert status == 200
+    kind, _, picture = item["attention"].partition(",")
+    assert kind == "data:image/png;base64"
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))), int)
+    plain = np.asarray(Image.fromarray(seen).resize((224, 224), Image.Resampling.NEAREST), int)
+    [attention] = grad_cam(model, seen[np.newaxis], np.array([CLASSES.index(item["class"])]))
+    y, x = np.unravel_index(attention.argmax(), attention.shape)
+    y, x = (int((i + 0.5) * 224 / n) for i, n in zip((y, x), attention.shape, strict=True))
+    mixed = (plain[y, x] * (255 - 160) + np.array([255, 40, 0]) * 160) / 255
+    np.testing.assert_allclose(shown[y, x], mixed, atol=8)
 
 
 def test_many_requests_at_a_time_lose_nothing(port, model, contents):
