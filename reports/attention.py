@@ -36,11 +36,10 @@ def grad_cam(model: models.ImageClassifier, images: np.ndarray, classes: np.ndar
     at_once = max(1, _PIXELS // (images.shape[1] * images.shape[2]))
     found = []
     for i in range(0, len(images), at_once):
-        maps = to_maps(ops.convert_to_tensor(images[i : i + at_once], "float32"), training=False)
+        batch = ops.convert_to_tensor(images[i : i + at_once], "float32")
+        maps = ops.cast(to_maps(batch, training=False), "float32")
         one_hot = np.eye(len(model.class_names), dtype="float32")[classes[i : i + at_once]]
-        gradients = _gradients(
-            lambda m, c=one_hot: ops.sum(score(m) * c), ops.cast(maps, "float32")
-        )
+        gradients = _gradients(lambda values, c=one_hot: ops.sum(score(values) * c), maps)
         weights = ops.mean(gradients, axis=(1, 2), keepdims=True)
         found.append(ops.convert_to_numpy(ops.relu(ops.sum(weights * maps, axis=-1))))
     found = np.concatenate(found).astype("float32")

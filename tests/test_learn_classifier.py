@@ -57,9 +57,17 @@ def combined(tmp_path_factory):
     done = run(
         "learn_classifier.py", *QUICK,
         *["--embedding", "onehot", "--cls_weight", "0.1", "--label_smoothing", "0.1"],
-        *f"--precision mixed_bfloat16 --log_dir {out}/log --model_dump {out}/m.keras".split(),
+        *f"--precision mixed_bfloat16 --output {out}/log --model_dump {out}/m.keras".split(),
     )  # fmt: skip
     return out, done.stdout
+
+
+def test_output_has_a_report(combined):
+    out, _ = combined
+    report = (out / "log" / "report.html").read_text()
+    accuracy = json.loads((out / "log" / "result.json").read_text())["test"]["test_acc"]
+    assert f'<span class="headline">{100 * accuracy:.1f} %</span>' in report
+    assert 'id="attention"' in report
 
 
 def test_output(cosine):
