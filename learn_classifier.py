@@ -143,6 +143,8 @@ def train(args: Namespace, session: Session) -> None:
     # ---------------------------------------------------------------- dump
     with report.all_written() as written:
         if args.model_dump:
+            if session.loaded:
+                models.keep_temperature(model, args.model_dump)
             with written("--model_dump"):
                 models.save_model(model, args.model_dump)
         if args.plain_dump:

@@ -12,7 +12,7 @@ from models.harmonic import HarmonicConv2D, HarmonicFilters
 from models.heads import CosineClassifier, EmbeddingOutput
 from models.layers import BatchNormalization, PadChannels, Standardize, set_batch_norm_groups
 from models.replicas import num_replicas
-from models.saving import load_model, save_model, save_weights
+from models.saving import keep_temperature, load_model, save_model, save_weights
 
 __all__ = [
     "BatchNormalization",
@@ -28,6 +28,7 @@ __all__ = [
     "Standardize",
     "build_model",
     "fold",
+    "keep_temperature",
     "load_model",
     "num_replicas",
     "pooling_layer",

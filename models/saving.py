@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator
 
 import keras
+import numpy as np
 
 from models import calibration, model_files
 from models.classifier import ImageClassifier
@@ -87,6 +88,21 @@ def load_model(path: str | os.PathLike) -> ImageClassifier:
         reason = model_files.reason(error)
         raise UserError(f"{path}: not a model that can be read ({reason})") from None
     return model
+
+
+def keep_temperature(model: ImageClassifier, path: str | os.PathLike) -> None:
+    """Takes over the temperature of a dump of the same weights, which is about to be replaced.
+
+    So a finished run that is started again keeps what was fitted for it meanwhile.
+    """
+    try:
+        with in_this_process():
+            other = load_model(path)
+    except UserError:
+        return
+    weights = zip(other.get_weights(), model.get_weights(), strict=False)
+    if len(other.weights) == len(model.weights) and all(np.array_equal(a, b) for a, b in weights):
+        model.temperature = other.temperature
 
 
 def _check_classes(model: ImageClassifier) -> None:

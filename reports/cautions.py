@@ -50,7 +50,7 @@ def _duplicated(material: Material, duplicates) -> list[str]:
     if not duplicates:
         return []
     text = (
-        f"{len(duplicates)} of {len(material.dataset.test)} test images look nearly like a "
+        f"{len(duplicates)} of {len(material.dataset.test):,} test images look nearly like a "
         "training image (shown below): what is learnt by heart counts as recognised."
     )
     others = np.delete(material.scores.hits, [pair[0] for pair in duplicates])

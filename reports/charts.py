@@ -40,7 +40,7 @@ class Axes:
         size: Width and height in the units of the drawing, about pixels.
     """
 
-    def __init__(self, x_range, y_range, x_label, y_label, *, log=False, size=(520, 270)):
+    def __init__(self, x_range, y_range, x_label, y_label, *, log=False, size=(400, 250)):
         self._log = log
         self._x_range, self._y_range = x_range, tuple(map(self._scaled, y_range))
         self._size = size
@@ -111,7 +111,8 @@ class Axes:
         width, height = self._size
         return (
             f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" '
-            f'aria-label="{escape(title)}">{"".join(self._parts)}</svg>'
+            f'style="max-width:{width * 1.4:.0f}px" aria-label="{escape(title)}">'
+            f"{''.join(self._parts)}</svg>"
         )
 
 
@@ -217,7 +218,7 @@ def reliability_chart(found, title: str) -> str:
         found: A `models.calibration.Reliability`.
         title: Of the chart.
     """
-    axes = Axes((0, 1), (0, 1), "confidence", "share that is right", size=(330, 300))
+    axes = Axes((0, 1), (0, 1), "confidence", "share that is right", size=(300, 280))
     axes.polyline((0, 1), (0, 1), "ideal")
     for confidence, low, high in zip(found.confidence, found.low, found.high, strict=True):
         top, bottom = axes.y(high), axes.y(low)

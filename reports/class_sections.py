@@ -163,17 +163,20 @@ def calibration(material: Material) -> tuple[str, dict]:
     scores, model = material.scores, material.model
     title = "Can its confidence be believed?"
     temperature = None if model is None else model.temperature
-    if not scores.probabilities and (temperature is None or not scores.whole):
+    if not scores.probabilities:
         text = (
             "The scores are similarities and no probabilities. report.py --temperature fits the "
             "one number that turns them into probabilities, on the run's validation images."
         )
         return section("calibration", title, paragraph(text)), {}
     kinds = []
-    if scores.probabilities:
+    calibrated = f"with temperature {temperature:.3g}" if temperature is not None else ""
+    if scores.from_similarities:
+        kinds.append((calibrated, scores.values))
+    else:
         kinds.append(("as trained", scores.values))
-    if temperature is not None and scores.whole:
-        kinds.append((f"with temperature {temperature:.3g}", model.probabilities(scores.values)))
+        if calibrated and scores.whole:
+            kinds.append((calibrated, model.probabilities(scores.values)))
     numbers = {"temperature": temperature}
     drawn, rows = [], []
     for kind, probabilities in kinds:

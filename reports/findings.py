@@ -20,6 +20,7 @@ class Scores:
         class_names: Names of the C classes.
         image_names: Names of the n images.
         probabilities: Whether the values are probabilities.
+        from_similarities: Whether they are so by a temperature alone.
         whole: Whether all values are known; otherwise those of the best classes alone, and the
             others are the least there is.
     """
@@ -30,6 +31,7 @@ class Scores:
     image_names: Sequence[str]
     probabilities: bool
     whole: bool = True
+    from_similarities: bool = False
 
     @property
     def predicted(self) -> np.ndarray:

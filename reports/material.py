@@ -190,9 +190,17 @@ def score(material: Material) -> None:
             f"data set has others ({dataset.class_names[0]}, …): give the model of this run"
         )
     result = _evaluated(material, dataset, args.tta)
-    names = dataset.image_names(dataset.test)
+    values = result.class_scores
+    from_similarities = not model.gives_probabilities and model.temperature is not None
+    if from_similarities:
+        values = model.probabilities(values)
     material.scores = Scores(
-        result.labels, result.class_scores, dataset.class_names, names, model.gives_probabilities
+        result.labels,
+        values,
+        dataset.class_names,
+        dataset.image_names(dataset.test),
+        probabilities=model.gives_probabilities or from_similarities,
+        from_similarities=from_similarities,
     )
 
 

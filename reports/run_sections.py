@@ -66,7 +66,8 @@ _SIZES = {
 def _headline(accuracies: Sequence[float], test: dict) -> str:
     if len(accuracies) == 1:
         low, high = test.get("test_acc_interval", (None, None))
-        said = f"of {test.get('n', 'the')} test images are classified rightly"
+        count = f"{test['n']:,}" if "n" in test else "the"
+        said = f"of {count} test images are classified rightly"
         if low is not None:
             said += f" (95 % interval {percent(low)} to {percent(high)})"
         value = accuracies[0]

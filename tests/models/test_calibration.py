@@ -130,8 +130,16 @@ def test_a_temperature_is_saved_and_makes_probabilities(tmp_path):
         logits = scores if embedding else np.log(scores.astype("float64"))
         expected = scipy.special.softmax(logits / 0.3, axis=1)
         np.testing.assert_allclose(loaded.probabilities(scores), expected, rtol=1e-5)
+        # A run that is started again keeps it, and another model does not get it.
+        again = _model(embedding)
+        for same in (False, True):
+            again.set_weights([w if same else 2 * w + 1 for w in loaded.get_weights()])
+            models.keep_temperature(again, tmp_path / "m.keras")
+            assert again.temperature == (0.3 if same else None)
         loaded.temperature = None
         assert "temperature" not in loaded.info
+        models.keep_temperature(loaded, tmp_path / "missing.keras")
+        assert loaded.temperature is None
 
 
 def test_no_other_value_is_a_temperature(tmp_path):
