@@ -50,7 +50,7 @@ GROUPS = (
                 "--format",
                 choices=tuple(FORMATS),
                 help="of the file",
-                default_text="what its name says: .onnx, .tflite for litert, else saved_model",
+                default_text="what its name says: .onnx, .tflite for litert, none for saved_model",
             ),
             Flag(
                 "--quantize",
@@ -91,7 +91,12 @@ def parse_arguments() -> argparse.Namespace:
     paths.check_input_file("--model", args.model, ".keras")
     suffix = os.path.splitext(args.out)[1]
     by_suffix = {suffix: name for name, suffix in FORMATS.items()}
-    args.format = args.format or by_suffix.get(suffix, "saved_model")
+    if not args.format and suffix not in by_suffix:
+        raise UsageError(
+            f"--out {args.out}: ends neither in .onnx nor in .tflite; a SavedModel is a folder, so "
+            "give a name without an extension, or --format"
+        )
+    args.format = args.format or by_suffix[suffix]
     if args.quantize and args.format not in QUANTIZED:
         raise UsageError(
             f"--quantize {args.quantize}: {args.format} has no such form; give --format "

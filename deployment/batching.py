@@ -68,6 +68,8 @@ class Batcher:
                     last = True
                     break
                 batch.append(item)
+            # From here on they cannot be cancelled.
+            batch = [item for item in batch if item[2].set_running_or_notify_cancel()]
             for what, compute in (("scores", self._scores), ("attention", self._attention)):
                 if asked := [item[1:] for item in batch if item[0] == what]:
                     self._answer(compute, *zip(*asked, strict=True))

@@ -68,8 +68,12 @@ class Facts:
         names, ids = content.get("class_names"), content.get("class_ids")
         if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
             raise ValueError("it does not name its classes")
-        if not isinstance(ids, list) or not all(isinstance(i, int | str) for i in ids):
-            raise ValueError("its class ids are neither numbers nor texts")
+        if (
+            not isinstance(ids, list)
+            or len(ids) not in (0, len(names))
+            or not all(isinstance(i, int | str) for i in ids)
+        ):
+            raise ValueError("its class ids are not one number or text for each class")
         return cls(
             class_names=tuple(names),
             class_ids=tuple(ids),

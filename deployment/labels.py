@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TextIO
@@ -25,6 +26,11 @@ class Label(NamedTuple):
     score: float | None
 
 
+def _encodable(name: str) -> str:
+    """A name without the halves of characters that a foreign model can have in one."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 Row = tuple[str | os.PathLike, Sequence[Label]]
 
 
@@ -40,7 +46,7 @@ def best_labels(
         least: `UNKNOWN` is the best one where all scores are below this.
     """
     order = np.argsort(-scores, kind="stable")[:count]
-    labels = [Label(class_names[i], float(scores[i])) for i in order]
+    labels = [Label(_encodable(class_names[i]), float(scores[i])) for i in order]
     if least is not None and not scores.max() >= least:
         labels = [Label(UNKNOWN, None), *labels]
     return labels[:count]
@@ -85,9 +91,9 @@ def write_json(rows: Iterable[Row], file: TextIO) -> None:
 
 def as_json(labels: Sequence[Label]) -> dict[str, Any]:
     """The labels of an image as a JSON object."""
-    (name, score), *others = labels
-    return {
-        "class": name,
-        "score": score,
-        "next_best": [{"class": name, "score": score} for name, score in others],
-    }
+    best, *others = (
+        # JSON has no number for what a diverged model gives.
+        {"class": name, "score": score if score is None or math.isfinite(score) else None}
+        for name, score in labels
+    )
+    return best | {"next_best": others}

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import json
 import os
 import shutil
 import tempfile
@@ -18,7 +19,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse
 from starlette.routing import Route
 
@@ -80,7 +81,7 @@ def make_app(
     told = facts | {"max_bytes": limits.bytes, "explains": batcher.explain is not None}
 
     async def model(_):
-        return JSONResponse(told, headers=_HEADERS)
+        return _Answer(told, headers=_HEADERS)
 
     def file(name):
         async def send(_):
@@ -102,7 +103,14 @@ def make_app(
 
 async def _explained(_, error: HTTPException) -> JSONResponse:
     headers = _HEADERS | dict(error.headers or {})
-    return JSONResponse({"error": error.detail}, error.status_code, headers)
+    return _Answer({"error": error.detail}, error.status_code, headers)
+
+
+class _Answer(JSONResponse):
+    """JSON in ASCII, which can hold whatever is in the names of a foreign model."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False).encode()
 
 
 class _Bounded(Request):
@@ -143,7 +151,7 @@ class _Service:
                 raise HTTPException(400, "of this model nothing says where it looks")
             async with self.slots:
                 answers = await self._answers(request, explain)
-            return JSONResponse({"images": answers}, headers=_HEADERS)
+            return _Answer({"images": answers}, headers=_HEADERS)
         finally:
             self.waiting -= 1
 
@@ -159,6 +167,8 @@ class _Service:
         try:
             async with asyncio.timeout(self.limits.seconds):
                 form = await bounded.form(max_files=self.limits.images, max_fields=0)
+        except ClientDisconnect:
+            raise HTTPException(400, "the request ended before it was whole") from None
         except TimeoutError:
             raise HTTPException(
                 408, f"the request did not arrive in {self.limits.seconds:g} s"

@@ -54,6 +54,7 @@ async function ask(file, explain) {
       const answer = await response.json();
       return answer.images ? answer.images[0] : answer;
     } catch (error) {
+      if (attempt < 3) continue;
       return { error: "the server does not answer; is it still running?" };
     }
   }

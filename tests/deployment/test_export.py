@@ -200,6 +200,7 @@ def test_a_comparison_counts_the_images_of_all_batches(onnx_file):
         ("--out m.onnx --format litert", r"the file's name must end in .tflite"),
         ("--out m --quantize int8", "saved_model has no such form; give --format onnx or litert"),
         ("--out m.onnx --dataset digits", "come from one of them"),
+        ("--out m.h5", r"m\.h5: ends neither in \.onnx nor in \.tflite"),
         ("--out m.onnx --images absent", "--images absent: there is no such folder"),
     ],
 )

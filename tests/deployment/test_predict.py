@@ -10,6 +10,7 @@ import pytest
 
 import models
 import predict
+from deployment import labels
 from utils import UsageError
 
 from .conftest import CLASSES
@@ -148,3 +149,20 @@ def test_scores_are_calibrated_where_the_model_has_a_temperature(dumps, photos, 
 def test_wrong_arguments(label, dumps, arguments, message):
     with pytest.raises(UsageError, match=message):
         label("--model", dumps["softmax"], *arguments.split())
+
+
+def test_labels_that_no_file_format_has(tmp_path):
+    """Of a foreign model, and of one that diverged."""
+    names = ["half \ud800", "b"]
+    found = labels.best_labels(np.array([np.nan, np.nan]), names, 2, least=0.5)
+    assert found[0] == labels.Label("unknown", None)
+    found = labels.best_labels(np.array([np.nan, np.nan]), names, 2)
+    assert labels.as_json(found)["score"] is None
+    path = os.fsdecode(b"\xff.png")
+    with predict.opened(tmp_path / "a.csv") as file:
+        labels.write_csv([(path, found)], file, 2)
+    assert b"\xff.png,half \\ud800,nan,b,nan\n" in (tmp_path / "a.csv").read_bytes()
+    with predict.opened(tmp_path / "a.json") as file:
+        labels.write_json([(path, found)], file)
+    [item] = json.loads((tmp_path / "a.json").read_text())
+    assert item["path"] == path

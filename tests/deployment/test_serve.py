@@ -217,6 +217,34 @@ def test_a_request_that_does_not_arrive_ends(port):
         assert slow.recv(1000).startswith(b"HTTP/1.1 408 ")
 
 
+def test_a_client_that_goes_away_is_no_fault_of_the_server(port, contents, caplog):
+    body, headers = form(("a.png", contents[0]))
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    for part in (body[: len(body) // 2], body):
+        with socket.create_connection(("127.0.0.1", port)) as gone:
+            head = f"POST /classify HTTP/1.1\r\nHost: 127.0.0.1\r\n{lines}"
+            gone.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + part)
+    for _ in range(3):
+        assert classify(port, ("a.png", contents[0]))[0] == 200
+    assert caplog.records == []
+
+
+def test_what_is_not_asked_for_any_more_does_not_end_the_computing(model, photos):
+    model.go.clear()
+    with Batcher([model], 4) as batcher:
+        views = batcher.views(photos[0])
+        futures = [batcher.scores(views) for _ in range(6)]
+        assert futures[5].cancel()
+        model.go.set()
+        for future in futures[:5]:
+            np.testing.assert_allclose(future.result(20), futures[0].result(), atol=1e-6)
+        futures = [batcher.scores([np.zeros((3, 3), "uint8")]), batcher.scores(views)]
+        for future in futures:
+            with contextlib.suppress(Exception):
+                future.result(20)
+        assert batcher.scores(views).result(20).shape == (3,)
+
+
 def test_who_comes_when_too_many_wait_is_told_to_come_again(model, contents):
     model.go.clear()
     with served(model, serving.Limits(waiting=3)) as port, ThreadPoolExecutor(8) as pool:
