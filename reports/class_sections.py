@@ -16,6 +16,10 @@ _MOST_CLASSES = 1000
 _MATRIX_OPEN = 30
 _MOST_CONFUSIONS = 18
 _THUMBNAILS = 4
+_FITTING = (
+    "report.py --temperature fits it on the run's validation images, which --validation_fraction "
+    "holds out."
+)
 
 
 def classes(material: Material, matrix: np.ndarray) -> str:
@@ -100,11 +104,11 @@ def _apart(material: Material, true: int, other: int) -> str:
         return ""
     dissimilarity, height = material.hierarchy
     levels = round(float(dissimilarity[true, other] * height))
-    return f' <span class="file">({levels} of {height} levels up to a common class)</span>'
+    return f' <span class="file">({levels} of {height} levels apart)</span>'
 
 
 def _severity(material: Material) -> str:
-    """How far off mistakes are, by the hierarchy."""
+    """How far off mistakes are: levels of the hierarchy up to a common class."""
     if material.hierarchy is None:
         return ""
     from embeddings.evaluation import hierarchical_scores
@@ -114,8 +118,8 @@ def _severity(material: Material) -> str:
     guess = float(dissimilarity[~np.eye(len(dissimilarity), dtype=bool)].mean() * height)
     return facts(
         [
-            ("how far off mistakes are", f"{found['mistake_severity']:.2f} of {height} levels"),
-            ("two classes by chance", f"{guess:.2f} of {height} levels"),
+            ("mistakes are", f"{found['mistake_severity']:.2f} of {height} levels apart"),
+            ("two classes by chance", f"{guess:.2f} of {height} levels apart"),
             ("hierarchical accuracy", percent(found["hierarchical_accuracy"])),
         ]
     )
@@ -164,11 +168,8 @@ def calibration(material: Material) -> tuple[str, dict]:
     title = "Can its confidence be believed?"
     temperature = None if model is None else model.temperature
     if not scores.probabilities:
-        text = (
-            "The scores are similarities and no probabilities. report.py --temperature fits the "
-            "one number that turns them into probabilities, on the run's validation images."
-        )
-        return section("calibration", title, paragraph(text)), {}
+        text = "The scores are similarities and no probabilities, into which a temperature turns "
+        return section("calibration", title, paragraph(f"{text}them. {_FITTING}")), {}
     kinds = []
     calibrated = f"with temperature {temperature:.3g}" if temperature is not None else ""
     if scores.from_similarities:
@@ -178,15 +179,17 @@ def calibration(material: Material) -> tuple[str, dict]:
         if calibrated and scores.whole:
             kinds.append((calibrated, model.probabilities(scores.values)))
     numbers = {"temperature": temperature}
-    drawn, rows = [], []
+    drawn, rows, parts = [], [], 0
     for kind, probabilities in kinds:
         found, values = _measured(probabilities, scores)
+        parts = len(found.images)
         numbers[kind] = values
         drawn.append(charts.reliability_chart(found, kind))
         rows.append([(escape(kind), kind), *((f"{v:.3f}", v) for v in values.values())])
     titles = ["probabilities", *numbers[kinds[0][0]]]
     said = note(
-        "Each point is a tenth of the test images, by confidence. On the dashed line the model is "
+        f"Each point is one of {parts} equal parts of the test images, by confidence. On the "
+        "dashed line the model is "
         "right as often as it says. The grey bars hold 90 % of what a model that is always right "
         "about its confidence would show on so few images: a point within its bar says nothing "
         "against the model, one outside is drawn in the second colour. Below the line the model "
@@ -200,10 +203,7 @@ def calibration(material: Material) -> tuple[str, dict]:
     charts_drawn = f'<div class="charts">{"".join(drawn)}</div>'
     fitted = paragraph(material.temperature) if material.temperature else ""
     if temperature is None and scores.whole:
-        fitted = note(
-            "The model has no temperature. report.py --temperature fits one on the run's "
-            "validation images."
-        )
+        fitted = note(f"The model has no temperature. {_FITTING}")
     return (
         section("calibration", title, fitted, said, charts_drawn, table(titles, rows), explained),
         numbers,

@@ -1,5 +1,6 @@
 """The parts of a report that show images: the worst, the doubtful, duplicates, training images."""
 
+import itertools
 from collections.abc import Sequence
 from html import escape
 
@@ -15,7 +16,7 @@ _GRID = 24
 _DOUBTED = 12
 # A model that is right less often doubts labels for its own mistakes.
 _DOUBTS_FROM = 0.5
-_LOOKED_AT = 8
+_LOOKED_AT = 10
 _PAIRS = 12
 _AUGMENTED = 24
 
@@ -102,30 +103,29 @@ def looked_at(material: Material, made: pictures.Pictures) -> str:
     scores = material.scores
     right = np.flatnonzero(scores.hits)
     sure = right[np.argsort(-scores.values[right].max(axis=1), kind="stable")][:_LOOKED_AT]
+    groups = {
+        "Of the most wrong": findings.most_wrong(scores, _LOOKED_AT),
+        "Of the least certain": findings.least_certain(scores, _LOOKED_AT),
+        "Of the surest that are right": sure,
+    }
+    chosen = np.concatenate(list(groups.values()))
+    images = pictures.views(material.dataset, material.dataset.test, chosen)
+    maps = grad_cam(material.model, images, scores.predicted[chosen])
+    if min(maps.shape[1:]) < 2:
+        text = "The network's last maps have one place for the whole of so small an image."
+        return section("attention", "Where did it look?", note(text))
     parts = []
-    for title, chosen in (
-        ("Of the most wrong", findings.most_wrong(scores, _LOOKED_AT)),
-        ("Of the least certain", findings.least_certain(scores, _LOOKED_AT)),
-        ("Of the surest that are right", sure),
-    ):
-        if not len(chosen):
-            continue
-        images = pictures.views(material.dataset, material.dataset.test, chosen)
-        maps = grad_cam(material.model, images, scores.predicted[chosen])
-        if min(maps.shape[1:]) < 2:
-            side = "x".join(map(str, maps.shape[1:]))
-            text = f"The network's last maps are {side}: of so small images they have no places."
-            return section("attention", "Where did it look?", note(text))
+    rows = zip(chosen, images, maps, strict=True)
+    for title, group in groups.items():
         cards = []
-        for i, pixels, own in zip(chosen, images, maps, strict=True):
+        for i, pixels, own in itertools.islice(rows, len(group)):
             pair = _image(material, i, pixels, made)
             pair += made.image(pictures.heat_map(pixels, own), "where the network looked")
             caption = _caption(scores, i, False)
             cards.append(f'<div class="card"><div class="pair">{pair}</div>{caption}</div>')
-        grid = f'<div class="grid-of-images wide">{"".join(cards)}</div>'
-        parts += [f"<h3>{escape(title)}</h3>", grid]
-    if not parts:
-        return ""
+        if cards:
+            grid = f'<div class="grid-of-images wide">{"".join(cards)}</div>'
+            parts += [f"<h3>{escape(title)}</h3>", grid]
     said = note(
         "Grad-CAM: the brighter, the more a place speaks for the class that was predicted. All is "
         "dark where no place speaks for it more than against it. It shows where evidence comes "
