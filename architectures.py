@@ -78,12 +78,13 @@ def get_architecture(name: str) -> Architecture:
     return ARCHITECTURES[name]
 
 
-def check_image_size(name: str, size: int) -> None:
+def check_image_size(name: str, size: int, flag: str = "--image_size") -> None:
     """Refuses images that the network `name` cannot take.
 
     Args:
         name: The network.
         size: Side of the square images, in pixels.
+        flag: Which says so.
 
     Raises:
         UsageError: The side is too small, or not divisible as the network needs it.
@@ -91,14 +92,14 @@ def check_image_size(name: str, size: int) -> None:
     architecture = get_architecture(name)
     if size < architecture.min_size:
         raise UsageError(
-            f"--image_size {size}: {name} needs images of at least "
+            f"{flag} {size}: {name} needs images of at least "
             f"{architecture.min_size} x {architecture.min_size} pixels"
         )
     multiple = architecture.size_multiple
     if size % multiple:
         below, above = size // multiple * multiple, (size // multiple + 1) * multiple
         raise UsageError(
-            f"--image_size {size}: {name} needs a side divisible by {multiple}; "
+            f"{flag} {size}: {name} needs a side divisible by {multiple}; "
             f"use {f'{below} or ' if below else ''}{above}"
         )
 

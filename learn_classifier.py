@@ -111,6 +111,9 @@ def train(args: Namespace, session: Session) -> None:
         also_after=[*(schedule.cycle_ends(args.epochs) if args.val_every else ()), args.epochs],
     )
     history = epochs.EpochReport(batches.images_per_epoch, args.epochs, args.log_dir)
+    if batches.finish:
+        size = f"{args.finish_size} x {args.finish_size}"
+        print(f"from epoch {batches.finish.begins + 1} on images of {size} pixels", flush=True)
     watched = [
         *callbacks.learning_rate(schedule, len(batches.train), args),
         callbacks.StopOnDivergence(),
@@ -121,18 +124,19 @@ def train(args: Namespace, session: Session) -> None:
         progress = phases.train(args, model, dataset, batches, validation, watched, session)
 
         # ------------------------------------------------------------ evaluate
+        last = batches.finish.batches if batches.finish else batches
         features = session.agreed(bool(args.feature_dump))
 
         def evaluated(**options):
             options |= {"top_k": args.top_k_acc, "features": features}
-            return evaluation.evaluate(model, batches.test, dataset.test.labels, **options)
+            return evaluation.evaluate(model, last.test, dataset.test.labels, **options)
 
         result, others = validation.last, {}
         if dataset.validation or features or validation.last_epoch != args.epochs:
             result = evaluated()
         if args.ema:
             others["last_weights"] = result
-            averaging.use_averages(model, batches.train, args.epochs)
+            averaging.use_averages(model, last.train, args.epochs)
             result = evaluated()
         if args.tta:
             others["without_tta"] = result

@@ -39,6 +39,7 @@ class Dataset:
         cache_dir: Where decoded images on disk and computed statistics are kept.
         cache: How decoded images are kept: `"none"`, `"ram"` or `"disk"`.
         skipped: Bad images that were left out, with reasons.
+        finish: The same images at the size of a training's last epochs; `None` if it stays.
     """
 
     spec: DatasetSpec
@@ -51,6 +52,7 @@ class Dataset:
     cache: str = "none"
     validation: Split | None = None
     skipped: list[str] = field(default_factory=list)
+    finish: Dataset | None = None
 
     @property
     def name(self) -> str:

@@ -139,6 +139,14 @@ TRAINING_FLAGS = FlagGroup(
             "validation images, so that runs that differ in --seed see the same",
         ),
         Flag(
+            "--finish_size",
+            type=number(int, least=1, most=2**14),
+            metavar="S",
+            help="as --image_size, for the last tenth of the epochs; the network is tested, and "
+            "used, at this size",
+            default_text="all epochs have the same size",
+        ),
+        Flag(
             "--train_repeats",
             type=number(int, least=1, most=10**6),
             metavar="R",
@@ -213,16 +221,44 @@ def load_dataset(args: argparse.Namespace):
     The arguments then say what `--cache auto` came to, and how many epochs `--images_seen` is.
 
     Raises:
-        UsageError: `--top_k_acc` has more than its classes, or `--initial_epoch` is the last.
+        UsageError: `--top_k_acc` has more than its classes, `--initial_epoch` is the last, or
+            there is no epoch for images of another size.
         UserError: A file is missing or damaged.
     """
-    dataset = datasets.load_dataset(args.dataset, args.data_root, **loading_options(args))
+    options = loading_options(args)
+    dataset = datasets.load_dataset(args.dataset, args.data_root, **options)
+    if args.finish_size:
+        options["image_size"] = args.finish_size
+        dataset.finish = datasets.load_dataset(args.dataset, args.data_root, **options)
     args.cache = dataset.cache
     check_top_k(args.top_k_acc, len(dataset.class_names))
     if args.images_seen:
         args.epochs = max(1, round(args.images_seen / dataset.images_per_epoch))
         check_initial_epoch(args)
+    if args.finish_size and args.epochs < 2:
+        raise UsageError(
+            f"--finish_size {args.finish_size}: the last tenth of the epochs has images of this "
+            "size, and there is one epoch only; train for two or more"
+        )
     return dataset
+
+
+@dataclass
+class Finish:
+    """The last epochs of a training, whose images have another size.
+
+    (Touvron et al., *Fixing the train-test resolution discrepancy*, NeurIPS 2019, arXiv 1906.06423,
+    finish so, with all but the last layers frozen.)
+
+    Attributes:
+        batches: Of these images.
+        begins: After how many epochs.
+        facts: What the network's `info` says from there on.
+    """
+
+    batches: "Batches"
+    begins: int
+    facts: dict[str, int]
 
 
 @dataclass
@@ -234,12 +270,14 @@ class Batches:
         validation: What an epoch is judged by: the validation or else the test images.
         test: The test images.
         images_per_epoch: Training images of an epoch, each as often as it comes.
+        finish: What takes their place for the last epochs, if anything does.
     """
 
     train: Any
     validation: Any
     test: Any
     images_per_epoch: int
+    finish: Finish | None = None
 
     def reading_errors(self, advice: Callable[[], str]) -> contextlib.AbstractContextManager:
         """Within it, an image that cannot be read is the error that ends the run.
@@ -247,7 +285,9 @@ class Batches:
         Args:
             advice: How to go on then, for the message.
         """
-        return datasets.reading_errors(self.train, self.validation, self.test, advice=advice)
+        parts = [self] if self.finish is None else [self, self.finish.batches]
+        all_batches = [b for part in parts for b in (part.train, part.validation, part.test)]
+        return datasets.reading_errors(*all_batches, advice=advice)
 
 
 def make_batches(args: argparse.Namespace, dataset, share: tuple[int, int] = (0, 1)) -> Batches:
@@ -277,8 +317,20 @@ def make_batches(args: argparse.Namespace, dataset, share: tuple[int, int] = (0,
         filled = -(-images // multiple) * multiple
         train = SplitBatches(train, filled, args.batch_size, parts)
     judging = {"batch_size": args.val_batch_size, "multiple": args.gpus, **reading}
+    finish = None
+    if dataset.finish:
+        spec = dataset.finish.spec
+        finish = Finish(
+            make_batches(args, dataset.finish, share),
+            args.epochs - max(1, round(args.epochs / 10)),
+            {"image_size": spec.image_size, "test_resize": spec.test_resize},
+        )
     return Batches(
-        train, dataset.validation_batches(**judging), dataset.test_batches(**judging), images
+        train,
+        dataset.validation_batches(**judging),
+        dataset.test_batches(**judging),
+        images,
+        finish,
     )
 
 

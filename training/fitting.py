@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from training import memory
+from training.data import Finish
 from training.learning import callbacks
 from training.reporting import evaluation
 from training.resuming import saving, snapshots
@@ -122,6 +123,7 @@ def fit(
     loaded: snapshots.Loaded | None,
     *,
     epochs: int,
+    finish: Finish | None = None,
     **keeping,
 ) -> saving.Snapshots:
     """`model.fit` that begins where a snapshot is, also within an epoch, and writes snapshots.
@@ -134,6 +136,7 @@ def fit(
         watched: The callbacks besides that of the snapshots.
         loaded: The snapshot that is continued, or `None`.
         epochs: Epochs of the whole training.
+        finish: What the last of them are trained on and judged by instead.
         **keeping: For `saving.Snapshots`.
 
     Returns:
@@ -155,7 +158,17 @@ def fit(
         epochs=epochs,
         steps=steps,
     )
-    together.batches, together.validation = train_batches, validation
+    together.validation = validation
+    first = train_batches, validation.batches
+
+    def batches_of(epoch: int):
+        batches, judging = first
+        if finish and epoch >= finish.begins:
+            batches, judging = finish.batches.train, finish.batches.validation
+            model.info |= finish.facts
+        together.batches, validation.batches = batches, judging
+        return batches
+
     # The batches come shuffled, by seed and epoch.
     options = {"callbacks": together, "shuffle": False, "verbose": 0}
     epoch, batch = progress.epoch, progress.batch
@@ -163,16 +176,22 @@ def fit(
         if batch or keras.backend.backend() == "tensorflow":
             # TensorFlow traces a step twice if variables are made in it.
             prepare(model)
+        batches = batches_of(epoch)
         if 0 < batch < steps:
-            train_batches.start_at(epoch, batch)
+            batches.start_at(epoch, batch)
             together.first_step = batch
-            model.fit(train_batches, initial_epoch=epoch, epochs=epoch + 1, **options)
+            model.fit(batches, initial_epoch=epoch, epochs=epoch + 1, **options)
             together.first_step = 0
         elif batch:
             _end_epoch(model, epoch, steps, together)
         epoch += bool(batch)
-        train_batches.start_at(epoch, 0)
-        model.fit(train_batches, initial_epoch=epoch, epochs=epochs, **options)
+        # Keras fixes the size of the images when `fit` begins.
+        ends = [finish.begins] if finish and epoch < finish.begins else []
+        for end in [*ends, epochs]:
+            batches = batches_of(epoch)
+            batches.start_at(epoch, 0)
+            model.fit(batches, initial_epoch=epoch, epochs=end, **options)
+            epoch = end
     except callbacks.Diverged as error:
         raise UserError(f"{error}{progress.advice_after_divergence}") from None
     except Exception as error:
@@ -195,10 +214,11 @@ def _is_out_of_memory(error: Exception) -> bool:
 def _out_of_memory(args: Namespace) -> str:
     parts = args.accumulate_steps
     in_parts = f" in {parts} parts" if parts > 1 else ""
+    side = max(args.image_size, args.finish_size or 0)
     return (
         f"out of memory: --batch_size {args.batch_size}{in_parts} (in the evaluation "
-        f"--val_batch_size {args.val_batch_size}) with images of {args.image_size} x "
-        f"{args.image_size} pixels in {args.precision} is too much for the device; "
+        f"--val_batch_size {args.val_batch_size}) with images of {side} x "
+        f"{side} pixels in {args.precision} is too much for the device; "
         f"--accumulate_steps {2 * parts} computes the same batch in {2 * parts} parts, "
         "--precision mixed_bfloat16 takes about half; nothing was changed by itself"
     )

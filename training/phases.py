@@ -58,6 +58,7 @@ def train(
             watched,
             loaded,
             epochs=args.epochs,
+            finish=batches.finish,
             seconds_before=seconds,
             **keeping,
         )

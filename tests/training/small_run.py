@@ -51,12 +51,14 @@ class At(keras.callbacks.Callback):
 
 def small_model(args):
     """A network that compiles in a second: convolution, batch normalisation, softmax or both."""
-    images = keras.Input((8, 8, 3), name="image")
+    any_size = bool(getattr(args, "finish_size", None))
+    side = None if any_size else 8
+    images = keras.Input((side, side, 3), name="image")
     x = models.Standardize((127,) * 3, (60,) * 3, name="standardize")(images)
     # Smooth, so that rounding stays rounding: at the kink of a ReLU it becomes another gradient.
     x = keras.layers.Conv2D(4, 3, activation="tanh", name="conv")(x)
     x = models.BatchNormalization(name="bn")(x)
-    x = keras.layers.Flatten(name="flatten")(x)
+    x = (keras.layers.GlobalMaxPooling2D if any_size else keras.layers.Flatten)(name="flat")(x)
     names = [str(i) for i in range(10)]
     info = {"loss": "cross_entropy", "cls_weight": args.cls_weight, "label_smoothing": 0}
     if args.embedding:
@@ -137,6 +139,7 @@ class Run:
                     watched,
                     self.loaded,
                     epochs=args.epochs,
+                    finish=batches.finish,
                     stop=self.stop,
                     data=saving.describe_data(dataset, self.model),
                 )

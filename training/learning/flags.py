@@ -19,10 +19,10 @@ _WEIGHT_FILES = (".keras", ".h5", ".hdf5")
 
 
 def _length_matters(args: argparse.Namespace) -> bool:
-    """Whether the learning rate of every epoch depends on how many there are."""
+    """Whether the rate, or the images' size, of an epoch depends on how many there are."""
     if args.images_seen:
         return False  # which is to be the same, and has the epochs follow from it
-    return bool(args.max_decay) or args.lr_schedule == "cosine"
+    return bool(args.max_decay or args.finish_size) or args.lr_schedule == "cosine"
 
 
 OPTIMISATION = FlagGroup(

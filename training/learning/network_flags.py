@@ -99,6 +99,12 @@ def check_network_arguments(args: argparse.Namespace, num_classes: int | None) -
         UsageError: An argument, or a combination of arguments, is wrong.
     """
     architectures.check_image_size(args.architecture, args.image_size)
+    if args.finish_size:
+        architectures.check_image_size(args.architecture, args.finish_size, "--finish_size")
+        if args.finish_size == args.image_size:
+            raise UsageError(
+                f"--finish_size {args.finish_size}: all images have this size; give another one"
+            )
     _check_loss(args)
     if num_classes is not None and args.embedding == "onehot":
         architectures.check_embedding_dim(args.architecture, num_classes)

@@ -178,6 +178,8 @@ def test_the_epochs_may_change_where_no_rate_depends_on_them(flags, free):
         ("--cls_base avg_pool", "--cls_base"),
         ("--lr_schedule SGD --sgdr_max_lr 1", "--sgdr_max_lr belongs to --lr_schedule SGDR"),
         ("--sgd_lr 1", "--sgd_lr belongs to --lr_schedule SGD"),
+        ("--finish_size 4 --architecture fast-cnn", "--finish_size 4: fast-cnn needs images"),
+        ("--finish_size 8", "--finish_size 8: all images have this size"),
         ("--ema 9 --gpus 2", "--ema: works on one device only"),
         ("--optimizer adamw --nesterov", "--nesterov: belongs to --optimizer sgd"),
         ("--max_lr 1", "--max_lr belongs to --lr_schedule cosine"),
