@@ -61,8 +61,9 @@ class View:
     def preprocess(self, image: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarray:
         """As `ImageClassifier.preprocess`."""
         if isinstance(image, str | os.PathLike):
-            image = image_files.load_rgb(image, exif_rotation=self.exif_rotation)
-        elif isinstance(image, Image.Image):
+            with image_files.decoded_rgb(image, exif_rotation=self.exif_rotation) as decoded:
+                return self._cropped(decoded)
+        if isinstance(image, Image.Image):
             image = image_files.as_rgb(image, exif_rotation=self.exif_rotation)
         else:
             pixels = np.asarray(image)
@@ -72,6 +73,9 @@ class View:
                     f"{pixels.dtype} {pixels.shape}"
                 )
             image = Image.fromarray(pixels)
+        return self._cropped(image)
+
+    def _cropped(self, image: Image.Image) -> np.ndarray:
         size = resizing.resized_size(*image.size, self.test_resize)
         return resizing.center_view(image, size, self.image_size)
 

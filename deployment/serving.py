@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,8 @@ class _Service:
         self.batcher, self.limits, self.top_k = batcher, limits, top_k
         self.waiting = 0
         self.slots = asyncio.Semaphore(_AT_ONCE)
+        # What a thread has freed of a large image, the C library keeps for it.
+        self.readers = ThreadPoolExecutor(min(4, os.cpu_count() or 1))
 
     async def classify(self, request: Request) -> JSONResponse:
         """Labels the images of a form; those that cannot be read have an error in their place."""
@@ -184,7 +187,8 @@ class _Service:
     async def _answer(self, upload: UploadFile, explain: bool) -> dict[str, Any]:
         name = os.path.basename((upload.filename or "image").replace("\\", "/"))
         try:
-            views = await asyncio.to_thread(self._read, upload)
+            reading = asyncio.get_running_loop().run_in_executor(self.readers, self._read, upload)
+            views = await reading
         except UserError as error:
             return {"name": name, "error": one_line(error)}
         scores = await asyncio.wrap_future(self.batcher.scores(views))

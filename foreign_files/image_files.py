@@ -71,9 +71,19 @@ def load_rgb(path: str | os.PathLike, *, exif_rotation: bool = False) -> Image.I
         UserError: The file cannot be read or decoded or is none of those, declares a size that
             could exhaust the memory or is a thin strip, or holds values whose range is unknown.
     """
-    with _opened(path) as image, _memory.taken(_BYTES_PER_PIXEL * image.width * image.height):
-        _check_work(path, image)
-        return _upright_rgb(image, _orientation(image) if exif_rotation else 1)
+    with decoded_rgb(path, exif_rotation=exif_rotation) as image:
+        return image
+
+
+@contextlib.contextmanager
+def decoded_rgb(path: str | os.PathLike, *, exif_rotation: bool = False) -> Iterator[Image.Image]:
+    """As `load_rgb`, of an image that is let go in the end: until then its memory is counted."""
+    with contextlib.ExitStack() as held:
+        with _opened(path) as image:
+            held.enter_context(_memory.taken(_BYTES_PER_PIXEL * image.width * image.height))
+            _check_work(path, image)
+            rgb = _upright_rgb(image, _orientation(image) if exif_rotation else 1)
+        yield rgb
 
 
 def as_rgb(image: Image.Image, *, exif_rotation: bool = False) -> Image.Image:

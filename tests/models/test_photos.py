@@ -5,8 +5,10 @@ import pytest
 from PIL import Image
 
 import models
+import resizing
 from datasets.batches.pipeline import FilePipeline
 from datasets.batches.split import Split
+from foreign_files import image_files
 from utils import UserError
 
 from ..datasets.conftest import photo
@@ -168,3 +170,16 @@ def test_what_is_no_image_is_refused(model, images, message):
 def test_a_model_that_knows_no_size_says_so():
     with pytest.raises(ValueError, match="a Preprocessing with image_size"):
         build().preprocess(photo(60, 40))
+
+
+def test_memory_of_an_image_is_counted_until_it_is_small(model, photos, monkeypatch):
+    memory, crop, left = image_files._memory, resizing.center_view, []
+
+    def cropped(*arguments):
+        left.append(memory.left)
+        return crop(*arguments)
+
+    monkeypatch.setattr(resizing, "center_view", cropped)
+    model.preprocess(photos[0])
+    assert left == [memory.size - image_files._BYTES_PER_PIXEL * SIZES[0][0] * SIZES[0][1]]
+    assert memory.left == memory.size
