@@ -24,6 +24,7 @@ def cautions(material: Material, duplicates: Sequence | None) -> list[str]:
         duplicates: Pairs of test and training images that look alike; `None` if not looked for.
     """
     found = [
+        *_other_model(material),
         *_selection(material),
         *_duplicated(material, duplicates),
         *_test_set(material),
@@ -34,6 +35,20 @@ def cautions(material: Material, duplicates: Sequence | None) -> list[str]:
     if skipped:
         found.append(f"{skipped} images of the data set could not be read and were left out.")
     return found
+
+
+def _other_model(material: Material) -> list[str]:
+    if material.scores is None:
+        return []
+    hits, said = material.scores.hits, material.run.score("acc")
+    # Rounding may change an image or two on another device.
+    if abs(hits.mean() - said) * len(hits) < 3:
+        return []
+    return [
+        f"The model is right about {100 * hits.mean():.1f} % of the test images, and not "
+        f"{100 * said:.1f} % as at the end of the run: it is another model, or the images changed. "
+        "Classes and images below are of this model."
+    ]
 
 
 def _selection(material: Material) -> list[str]:

@@ -49,9 +49,9 @@ def worst(material: Material, made: pictures.Pictures) -> str:
         parts += [
             "<h3>Labels that the model doubts most</h3>",
             note(
-                f"Of {len(doubted)} test images (marked “label?”) another class scores as high as "
-                "it does, on average, for its own images. Some of these labels may be wrong; most "
-                "are hard images, or mistakes of the model: look at them."
+                f"For {len(doubted)} test images (marked “label?”) another class than the label's "
+                "scores as high as it does, on average, for its own images. Some of these labels "
+                "may be wrong; most are hard images, or mistakes of the model: look at them."
                 + (" Those that are not shown above:" if len(others) else "")
             ),
             _grid(material, others, made, marked),

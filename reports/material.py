@@ -17,6 +17,7 @@ from utils import UsageError, UserError
 
 # What a run may have said differently without being another experiment.
 _FREE = {flag.dest for flag in arguments.FLAGS if flag.on_resume == "free"}
+_TABLES = ("final", "test", "dataset", "best", "parameters", "versions", "arguments")
 
 
 @dataclass
@@ -101,12 +102,52 @@ def read_runs(directories: Sequence[str]) -> list[Run]:
             "(compare_runs.py compares settings)"
         )
 
+    for run in runs:
+        _check_result(run)
+
     def rank(run):
         best = run.result.get("best", {})
         validated = run.selected_on == "validation" and best.get(run.accuracy_column)
         return -(validated or 0.0), str(run.repetition[0]).zfill(12)
 
     return sorted(runs, key=rank)
+
+
+def _check_result(run: Run) -> None:
+    """Refuses a `result.json` in which there is something else where numbers should be.
+
+    Raises:
+        UserError: It is not one that `learn_classifier.py` wrote.
+    """
+    result, number = run.result, int | float
+    test = result.get("test", {})
+    wrong = [key for key in _TABLES if not isinstance(result.get(key, {}), dict)]
+    if not wrong:
+        interval = test.get("test_acc_interval", [0, 0])
+        numbers = {
+            **result.get("dataset", {}),
+            **result.get("parameters", {}),
+            **result["final"],
+            **{"epoch": 0, **result.get("best", {})},
+            **{name: run.arguments.get(name, 1) for name in ("batch_size", "val_batch_size")},
+            "n": test.get("n", 0),
+            "wall_seconds": result.get("wall_seconds", 0),
+        }
+        wrong = [key for key, value in numbers.items() if not isinstance(value, number | None)]
+        wrong += [name for name in ("acc", "average_acc") if name not in result["final"]]
+        texts = ("dataset", "architecture")
+        wrong += [name for name in texts if not isinstance(run.arguments.get(name), str)]
+        if not (
+            isinstance(interval, list)
+            and len(interval) == 2
+            and all(isinstance(end, number) for end in interval)
+        ):
+            wrong.append("test_acc_interval")
+    if wrong:
+        raise UserError(
+            f"{run.directory / 'result.json'}: its {wrong[0]} is nothing that learn_classifier.py "
+            "writes; give another directory"
+        )
 
 
 def resolved_arguments(run: Run, data_root: str | None) -> argparse.Namespace:
@@ -294,7 +335,7 @@ def add_hierarchy(material: Material, path: str, **form) -> None:
     """
     from embeddings.hierarchy_files import read_hierarchy
 
-    known = material.model or material.dataset
+    known = material.dataset or material.model
     if known is None or material.scores is None:
         raise UserError(
             f"--hierarchy {path}: needs the run's model or images, for the classes' ids"

@@ -1,5 +1,6 @@
 """`report.py` and the report at a training's end, on a run that is really trained."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ import sklearn.metrics
 
 import models
 import report
+from experiments import sweep_plan
 from reports import material as materials
 from reports import writing
 from tests.reports.made_run import make_run
@@ -253,6 +255,41 @@ def test_a_report_of_what_is_there(own, tmp_path, monkeypatch, capsys):
     assert "negative log-likelihood" not in numbers["calibration"]["as trained"]
     with pytest.raises(UserError, match="gone"):
         call(monkeypatch, own, "--data_root", tmp_path / "gone")
+
+
+def test_how_far_off_and_at_the_edge_of_a_sweep(finished, tmp_path, monkeypatch):
+    sweep = tmp_path / "sweep"
+    directory = shutil.copytree(finished[0], sweep / "trials" / "0001")
+    plan = sweep_plan.Plan(base=(), tune=(("batch_size", "int", "20", "60"),))
+    (sweep / "sweep.json").write_text(json.dumps(dataclasses.asdict(plan)))
+    lines = [f"{100 + i // 5} {i}" for i in range(10)] + ["102 100", "102 101"]
+    (tmp_path / "H.txt").write_text("\n".join(lines))
+    change_result(directory, lambda result: result["final"].update(acc=0.99))
+    call(monkeypatch, directory, "--hierarchy", tmp_path / "H.txt")
+
+    page = Page((directory / "report.html").read_text())
+    assert re.search(r" taken for \d: \d+ of \d+ \([12] of 2 levels apart\)", page.text)
+    assert "two classes by chance1.56 of 2 levels apart" in page.text
+    assert "The best batch_size, 20, lies at the edge of what was tried" in page.text
+    assert "and not 99.0 % as at the end of the run: it is another model" in page.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"test": [1]},
+        {"final": {"acc": "high"}},
+        {"final": {}},
+        {"best": {"epoch": []}},
+        {"arguments": {}},
+        {"test": {"test_acc_interval": [0.1]}},
+        {"wall_seconds": "long"},
+    ],
+)
+def test_a_result_of_another_form_is_one_line(own, monkeypatch, change):
+    change_result(own, lambda result: result.update(change))
+    with pytest.raises(UserError, match=r"result\.json: (its .* is nothing|is no result)"):
+        call(monkeypatch, own)
 
 
 @pytest.mark.parametrize(
