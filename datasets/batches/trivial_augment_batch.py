@@ -15,6 +15,8 @@ from PIL import Image
 from datasets.batches.trivial_augment import MAX_CHANGE, MIN_BITS, OPERATIONS, STRENGTHS
 
 _NAMES = tuple(OPERATIONS)
+# Side of images up to which 310 maps of places are kept, of 30 MB together.
+_KEPT_SIDE = 64
 # Of Pillow's grey: red, green and blue. All sums of it are exact in float32.
 _GREY = np.array([19595, 38470, 7471], np.float32) / 2**16
 
@@ -43,6 +45,10 @@ def trivial_augment_batch(
 
 
 def _move(images: np.ndarray, rows: np.ndarray, name: str, values: np.ndarray) -> None:
+    if images.shape[1] > _KEPT_SIDE:
+        for row, value in zip(rows, values.tolist(), strict=True):
+            images[row] = OPERATIONS[name][0](Image.fromarray(images[row]), value)
+        return
     numbers = images.reshape(len(images), -1)
     source = np.zeros(3 + numbers.shape[1], np.uint8)
     for row, value in zip(rows.tolist(), values.tolist(), strict=True):

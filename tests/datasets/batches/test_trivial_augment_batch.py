@@ -21,7 +21,7 @@ def images_of(side):
     return noise
 
 
-@pytest.mark.parametrize("side", [8, 32])
+@pytest.mark.parametrize("side", [8, 32, 65])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_strength_is_that_of_pillow(name, side):
     operation = (NUMBERS[name] + 0.5) / len(NUMBERS)
