@@ -157,14 +157,15 @@ class Schedule:
             epochs: Epochs of the whole training.
         """
         ends = self.cycle_ends(max(epochs, self.epochs))
+        length = "1 epoch" if epochs == 1 else f"{epochs} epochs"
         if not ends:
-            return f"{epochs} epochs"
+            return length
         within = [str(end) for end in ends if end <= epochs]
         if str(epochs) in within:
-            return f"{epochs} epochs; cycles of the learning rate end after {', '.join(within)}"
+            return f"{length}; cycles of the learning rate end after {', '.join(within)}"
         fitting = ", ".join(map(str, ends[:5])) + ", …"
         return (
-            f"{epochs} epochs; they end within a cycle of the learning rate, before it is at its "
+            f"{length}, ending within a cycle of the learning rate, before it is at its "
             f"lowest (--epochs {fitting} would end one)"
         )
 

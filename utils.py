@@ -243,6 +243,14 @@ _ABANDONED = 24 * 3600
 _LONG_NAME = 200
 
 
+def user_cache_dir() -> Path:
+    """The user's cache directory; a temporary one for users without a directory of their own."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser(os.path.join("~", ".cache"))
+    if not os.path.isabs(base):  # neither HOME nor an entry in passwd, as in some containers
+        return Path(tempfile.gettempdir()) / f"learn_classifier-{os.getuid()}"
+    return Path(base) / "learn_classifier"
+
+
 @contextlib.contextmanager
 def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     """A temporary path beside `target` that becomes `target` whole, or not at all.

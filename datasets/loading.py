@@ -12,7 +12,7 @@ from datasets.batches import cache, rng
 from datasets.batches.split import Split
 from datasets.dataset import Dataset
 from datasets.info import ClassId, DatasetSpec, Samples
-from utils import UserError
+from utils import UserError, user_cache_dir
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def load(
         train=_index(train, ids, spec.exif_rotation),
         test=_index(test, ids, spec.exif_rotation),
         train_repeats=content.repeats or 1,
-        cache_dir=cache_dir or cache.default_dir(),
+        cache_dir=cache_dir or user_cache_dir(),
     )
     if spec.samples_per_class is not None and content.repeats is None:
         _draw_subset(dataset)

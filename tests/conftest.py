@@ -1,11 +1,19 @@
+import atexit
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
 import training  # noqa: F401  JAX would set the level of TensorFlow's messages for all children
+
+# The user's programs stay as they are, and the tests depend on none of them.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="tests-jax-")
+atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 # Seconds of CPU; libraries hang on some damaged files, and read the others in milliseconds.
 _TIMEOUT = 0.5

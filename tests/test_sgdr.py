@@ -146,7 +146,7 @@ def test_a_schedule_says_how_it_ends():
 
     assert describe(36) == "36 epochs; cycles of the learning rate end after 12, 36"
     assert describe(3) == (
-        "3 epochs; they end within a cycle of the learning rate, before it is at its lowest "
+        "3 epochs, ending within a cycle of the learning rate, before it is at its lowest "
         "(--epochs 12, 36, 84, 180, 372, … would end one)"
     )
     assert describe(164, "--lr_schedule ResNet-Schedule") == "164 epochs"

@@ -4,6 +4,7 @@ import pty
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -224,3 +225,18 @@ def test_errors_of_the_published_loop_are_seen_on_the_terminal(tmp_path):
     assert lines[0].startswith("learn_classifier.py: error: --data_root nowhere: does not exist")
     assert shown.decode().split("\r\n") == [*lines, ""]
     assert (tmp_path / "numbers").read_text() == ""
+
+
+def test_default_directory_is_the_users(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert utils.user_cache_dir().parent == tmp_path
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert utils.user_cache_dir().parent == Path.home() / ".cache"
+
+
+def test_users_without_a_directory(monkeypatch):
+    """Containers may run as a user whom neither HOME nor passwd knows."""
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    assert utils.user_cache_dir().parent == Path(tempfile.gettempdir())

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,14 +23,6 @@ logger = logging.getLogger(__name__)
 _FORMAT = 3
 _DIGEST_BYTES = 32
 _SAMPLES_FOR_ESTIMATE = 256
-
-
-def default_dir() -> Path:
-    """The user's cache directory; a temporary one for users without a directory of their own."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser(os.path.join("~", ".cache"))
-    if not os.path.isabs(base):  # neither HOME nor an entry in passwd, as in some containers
-        return Path(tempfile.gettempdir()) / f"learn_classifier-{os.getuid()}"
-    return Path(base) / "learn_classifier"
 
 
 class PixelStore:

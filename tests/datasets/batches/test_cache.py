@@ -2,8 +2,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -273,21 +271,6 @@ def test_unknown_modes_are_refused(flowers):
 def test_available_memory_is_plausible():
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert 0 < cache.available_memory() <= physical
-
-
-def test_default_directory_is_the_users(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.default_dir().parent == tmp_path
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache.default_dir().parent == Path.home() / ".cache"
-
-
-def test_users_without_a_directory(monkeypatch):
-    """Containers may run as a user whom neither HOME nor passwd knows."""
-    monkeypatch.delenv("HOME", raising=False)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr("os.path.expanduser", lambda path: path)
-    assert cache.default_dir().parent == Path(tempfile.gettempdir())
 
 
 def test_auto_finds_what_an_earlier_run_left_on_disk(flowers, monkeypatch, caplog):
