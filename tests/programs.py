@@ -16,8 +16,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
-# Compiling is most of JAX's work. How devices share it is decided before.
-_QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+# Compiling is most of JAX's work: it is done quickly, and of the same program once. How devices
+# share the work is decided before.
+_QUICK = {
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 
 
 class Program:
@@ -100,11 +105,17 @@ def _content(file) -> str:
 def _server(backend: str) -> socket.socket:
     """The socket of the server with that backend, which ends with this process."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    compiled = tempfile.TemporaryDirectory()
+    own = {
+        "KERAS_BACKEND": backend,
+        "JAX_COMPILATION_CACHE_DIR": compiled.name,
+        # The order of sets is another one than here.
+        "PYTHONHASHSEED": "5",
+    }
     server = subprocess.Popen(
         [sys.executable, "-m", "tests.fork_server"],
         cwd=ROOT,
-        # The order of sets is another one than here.
-        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONHASHSEED": "5"} | _QUICK,
+        env={**os.environ, **_QUICK, **own},
         stdin=theirs,
         start_new_session=True,
     )
@@ -113,6 +124,7 @@ def _server(backend: str) -> socket.socket:
     def end():
         ours.close()
         server.wait()
+        compiled.cleanup()
 
     atexit.register(end)
     return ours

@@ -1,9 +1,10 @@
 """Trains on simulated devices; a program, as devices are split before the first computation.
 
-python -m tests.training.equal_runs FLAGS
+python -m tests.training.equal_runs KILLS FLAGS
 
 prints as JSON how far trainings on 1, 2 and 4 devices are apart; fails unless one on 2 devices that
-is killed three times ends as if it were not, and says how far off it ends if 4 continue it.
+is killed KILLS times, from 1 to 3, ends as if it were not, and says how far off it ends if 4
+continue it.
 """
 
 import contextlib
@@ -52,12 +53,13 @@ def results(run, step_losses):
     }
 
 
-def resume(flags, whole):
+def resume(kills, flags, whole):
     """Whether a run that is killed ends as the whole one, and how far off on other devices."""
     with tempfile.TemporaryDirectory() as directory:
         snapshot = f"{directory}/s"
         kept = [*flags, "--snapshot", snapshot, "--snapshot_every", "1e-9"]
-        for place in (At(0, 4), At(0, 0, in_evaluation=True), At(1, 7)):
+        places = [At(1, 7), At(0, 0, in_evaluation=True), At(0, 4)]
+        for place in reversed(places[:kills]):
             with contextlib.suppress(Killed):
                 start(kept, 2, place)
                 raise AssertionError(f"not killed at {place.place}")
@@ -72,7 +74,7 @@ def resume(flags, whole):
 
 
 def main():
-    flags = sys.argv[1:]
+    kills, *flags = sys.argv[1:]
     distribution.simulate_devices(4)
     if "--precision" in flags:
         keras.config.set_dtype_policy(flags[flags.index("--precision") + 1])
@@ -86,7 +88,7 @@ def main():
     report = {"steps": len(one["losses"]), "finite": bool(np.isfinite(one["weights"]).all())}
     for name, values in one.items():
         report[name] = max(float(np.abs(other[name] - values).max()) for other in others)
-    report["on_others"] = resume(flags, runs[2])
+    report["on_others"] = resume(int(kills), flags, runs[2])
     print(json.dumps(report))
 
 

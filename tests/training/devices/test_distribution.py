@@ -18,16 +18,16 @@ def resolved(line):
 
 
 @pytest.mark.parametrize(
-    ("backend", "flags"),
+    ("backend", "kills", "flags"),
     [
         # The gradients' norm is clipped in most steps.
-        ("tensorflow", "--embedding onehot --cls_weight 0.1 --clipgrad 0.5 --gpu_merge"),
-        ("tensorflow", "--accumulate_steps 5 --nesterov"),
-        ("jax", "--embedding onehot --cls_weight 0.1 --clipgrad 0.5"),
+        ("tensorflow", 3, "--embedding onehot --cls_weight 0.1 --clipgrad 0.5 --gpu_merge"),
+        ("tensorflow", 1, "--accumulate_steps 5 --nesterov --batch_size 100"),
+        ("jax", 3, "--embedding onehot --cls_weight 0.1 --clipgrad 0.5"),
     ],
 )
-def test_1_2_and_4_devices_train_the_same(backend, flags):
-    process = run("tests.training.equal_runs", *flags.split(), backend=backend)
+def test_1_2_and_4_devices_train_the_same(backend, kills, flags):
+    process = run("tests.training.equal_runs", kills, *flags.split(), backend=backend)
     report = json.loads(process.stdout.splitlines()[-1])
     assert report["steps"] >= 50
     assert report["finite"]
@@ -40,7 +40,7 @@ def test_1_2_and_4_devices_train_the_same(backend, flags):
 
 
 def test_half_precision_on_several_devices():
-    process = run("tests.training.equal_runs", "--precision", "mixed_float16")
+    process = run("tests.training.equal_runs", 1, "--precision", "mixed_float16")
     report = json.loads(process.stdout.splitlines()[-1])
     assert report["finite"]
     assert report["losses"] < 0.02

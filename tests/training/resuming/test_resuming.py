@@ -1,6 +1,6 @@
 import csv
+import functools
 import os
-import random
 import resource
 import shutil
 import signal
@@ -11,25 +11,29 @@ import pytest
 
 import models
 from datasets.sources import digits
-from training.flags import arguments
-from training.resuming import saving, snapshots
+from training.resuming import snapshots
 from training.resuming.signals import Interrupted
 from utils import UsageError, UserError
 
 from ..small_run import TIMES, At, Killed, Run, assert_same
-from .mutated_snapshots import facts_and_arrays, mutate, write_unchecked
 
+PLATEAU = ["--lr_schedule", "SGD", "--sgd_patience", "1", "--sgd_lr", "0.5"]
 SCHEDULES = {
     "SGDR": [],
-    "plateau": ["--lr_schedule", "SGD", "--sgd_patience", "1", "--sgd_lr", "0.5"],
+    "plateau, of two outputs": [*PLATEAU, "--embedding", "onehot", "--cls_weight", "0.1"],
     "CLR": ["--lr_schedule", "CLR", "--clr_step_len", "2", "--max_decay", "0.5"],
     "cosine": [
         *("--images_seen", "4100", "--lr_schedule", "cosine", "--warmup", "0.3"),
         *("--max_lr", "0.3", "--augmentation", "strong", "--flip", "alternating"),
         *("--ema", "700", "--mixup", "1", "--cutmix", "1"),
     ],
-    "two outputs": ["--embedding", "onehot", "--cls_weight", "0.1"],
 }
+
+
+@functools.cache
+def uninterrupted(*flags):
+    """Runs that several tests compare theirs with."""
+    return Run(flags)
 
 
 @pytest.fixture
@@ -42,7 +46,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(name, snapshot):
     flags = list(SCHEDULES[name])
     if "--images_seen" not in flags:
         flags += ["--epochs", "4"]
-    whole = Run(flags)
+    whole = uninterrupted(*flags)
     flags += snapshot
     with pytest.raises(Killed):
         Run(flags, At(1, 3))
@@ -76,7 +80,7 @@ def test_a_finished_run_has_nothing_left_to_do(snapshot, tmp_path):
     assert_same(again, whole)
     # More epochs under the same schedule.
     longer = Run(["--epochs", "3", *snapshot])
-    assert_same(longer, Run(["--epochs", "3"]))
+    assert_same(longer, uninterrupted("--epochs", "3"))
     # Of an absent run's directory, too, the history is whole.
     assert len(read_history(tmp_path / "log")) == 2
 
@@ -228,7 +232,7 @@ def test_a_full_disk_does_not_end_the_run(snapshot, tmp_path, caplog):
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
     warnings = [record.getMessage() for record in caplog.records]
     assert any(f"--snapshot {snapshot[1]}: not written (File too large)" in w for w in warnings)
-    assert_same(run, Run(["--epochs", "3"]))
+    assert_same(run, uninterrupted("--epochs", "3"))
     assert snapshots.read(snapshot[1]).epoch == 3
     assert snapshots.read(f"{snapshot[1]}.previous").epoch == 1
     assert not os.path.exists(f"{snapshot[1]}.partial")
@@ -251,7 +255,7 @@ def test_snapshots_within_an_epoch(snapshot):
     with pytest.raises(Killed):
         Run(flags, At(1, 0, in_evaluation=True))
     assert snapshots.load(snapshot[1]).snapshot.batch == 10
-    assert_same(Run(flags), Run(["--epochs", "2"]))
+    assert_same(Run(flags), uninterrupted("--epochs", "2"))
 
 
 def test_the_best_model_is_remembered(snapshot, monkeypatch):
@@ -265,87 +269,6 @@ def test_the_best_model_is_remembered(snapshot, monkeypatch):
     best = [value for i, value in enumerate(values) if value < min(values[:i], default=1e9)]
     assert saved == [f"{snapshot[1]}.best.keras"] * len(best)
     assert run.progress.watched[-1].best == {"val_loss": min(values)}
-
-
-PLATEAU = ["--epochs", "2", *SCHEDULES["plateau"], "--snapshot_best", "acc"]
-
-
-@pytest.fixture(scope="module")
-def within_an_epoch(tmp_path_factory):
-    """A run that was stopped in its second epoch."""
-    path = tmp_path_factory.mktemp("stopped") / "s"
-    with pytest.raises(Interrupted):
-        Run([*PLATEAU, "--snapshot", str(path)], At(1, 3, signal=signal.SIGTERM))
-    return snapshots.read(path)
-
-
-@pytest.fixture
-def resume(snapshot, within_an_epoch, monkeypatch):
-    """Resumes, up to the first step, from a changed snapshot of a stopped run."""
-    run = Run([*PLATEAU, *snapshot])
-    monkeypatch.setattr(saving.Snapshots, "_save", lambda *args: None)
-    before = run.progress
-
-    def resume(change):
-        facts, arrays = facts_and_arrays(within_an_epoch)
-        facts["arguments"]["snapshot"] = snapshot[1]
-        change(facts, arrays)
-        write_unchecked(snapshot[1], facts, arrays)
-        snapshots.previous_path(snapshot[1]).unlink(missing_ok=True)
-        loaded = arguments.load_snapshot(run.args)
-        progress = saving.Snapshots(
-            run.args, before.watched, run.stop, before.data, before.steps_per_epoch, loaded
-        )
-        progress.set_model(run.model)
-        saving.restore(run.model, loaded, before.data, snapshot[1])
-        progress.on_train_begin()
-        progress.on_epoch_begin(progress.epoch)
-        return progress
-
-    return resume
-
-
-def test_a_flag_that_is_newer_than_the_snapshot_had_its_default(resume):
-    resume(lambda facts, arrays: facts["arguments"].pop("label_smoothing"))
-    with pytest.raises(UsageError, match=r"--label_smoothing 0\.5 became 0\.0"):
-        resume(lambda facts, arrays: facts["arguments"].update(label_smoothing=0.5))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda facts, arrays: facts.update(batch=11), "is of step 11 of an epoch of 10"),
-        (lambda facts, arrays: arrays.popitem(), "holds other metrics"),
-        (lambda facts, arrays: arrays.update({"metric.0": np.zeros((1, 3))}), "other metrics"),
-        (
-            lambda facts, arrays: arrays.update({"model.4": arrays["model.4"].astype(int)}),
-            "other v",
-        ),
-        (lambda facts, arrays: arrays.update(x=arrays["model.0"]), "holds other variables"),
-        (lambda facts, arrays: facts.update(phase="new layers"), "where these arguments never are"),
-        (
-            lambda facts, arrays: facts["state"]["EpochReport"]["rows"][0].update(x=1),
-            "its history is of .*, x, but",
-        ),
-    ],
-)
-def test_what_does_not_fit_the_run_is_refused(resume, change, message):
-    assert resume(lambda facts, arrays: None).batch == 3
-    with pytest.raises(UserError, match=message):
-        resume(change)
-
-
-def test_no_snapshot_does_more_than_a_message(resume, snapshot, forked_reading):
-    draw = random.Random(0)
-    refused = 0
-    for _ in range(300):
-        try:
-            progress = resume(lambda facts, arrays: mutate(facts, arrays, draw))
-        except UserError:
-            refused += 1
-        else:
-            assert progress.watched[-1].path == f"{snapshot[1]}.best.keras"
-    assert 200 < refused < 300
 
 
 def test_a_run_that_would_train_nothing_is_refused(snapshot):
