@@ -23,7 +23,6 @@ import statistics
 import sys
 import time
 from argparse import Namespace
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -37,6 +36,7 @@ import numpy as np
 
 import architectures
 import models
+from benchmarks.operations import jax_operations, print_operations, torch_operations
 from benchmarks.training_loop import ConstantBatch, EpochTime
 from training.flags import arguments
 from training.flags.parser import Parser, number
@@ -317,50 +317,13 @@ def profile(contest: Contest, directory: Path) -> None:
     with jax.profiler.trace(str(directory / "jax")):
         ours(PROFILED_STEPS)
     [*_, newest] = sorted(directory.glob("jax/plugins/profile/*/*.xplane.pb"))
-    print_operations("Keras on JAX", jax_operations(newest))
+    print_operations("Keras on JAX", jax_operations(newest), PROFILED_STEPS)
 
     with torch.profiler.profile() as profiler:
         pytorch(PROFILED_STEPS)
     profiler.export_chrome_trace(str(directory / "pytorch.json.gz"))
-    print_operations("PyTorch", torch_operations(profiler))
+    print_operations("PyTorch", torch_operations(profiler), PROFILED_STEPS)
     print(f"traces: {directory}")
-
-
-def jax_operations(path: Path) -> Counter:
-    """Nanoseconds by kind of operation in an XLA trace."""
-    total = Counter()
-    for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
-        for line in plane.lines:
-            for event in line.events:
-                stats = dict(event.stats)
-                if "hlo_op" in stats:
-                    total[re.sub(r"[._]\d+", "", stats["hlo_op"])] += event.duration_ns
-    return total
-
-
-def torch_operations(profiler) -> Counter:
-    """Nanoseconds by kernel, on a CPU by operator."""
-    on_gpu = torch.cuda.is_available()
-    total = Counter()
-    for event in profiler.key_averages():
-        if not on_gpu:
-            total[event.key] += 1000 * event.self_cpu_time_total
-        elif event.device_type == torch.autograd.DeviceType.CUDA:
-            total[event.key] += 1000 * event.self_device_time_total
-    return total
-
-
-def print_operations(name: str, nanoseconds: Counter, number: int = 12) -> None:
-    total = sum(nanoseconds.values())
-    rows = [
-        {
-            name: operation[:70],
-            "ms/step": f"{time / 1e6 / PROFILED_STEPS:.2f}",
-            "share": f"{time / total:.1%}",
-        }
-        for operation, time in nanoseconds.most_common(number)
-    ]
-    print(report.table(rows))
 
 
 if __name__ == "__main__":

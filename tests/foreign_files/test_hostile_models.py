@@ -1,49 +1,33 @@
 """`.keras` files that were made to do harm: refused before anything is made of them."""
 
 import json
-import os
-import resource
-import sys
-import zipfile
 from argparse import Namespace
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from PIL import Image
 
 import models
-import predict
-from models import model_files
 from training import finetuning
-from training.reporting import evaluation
 from utils import UserError
 
 from ..mutating import assert_one_line, limited
 from ..training.small_run import small_model
+from .changed_models import (
+    declare,
+    forget_sizes,
+    layer_of,
+    rewrite_config,
+    rewrite_model,
+    save_changed,
+)
+
+pytestmark = pytest.mark.usefixtures("forked_reading")
 
 
 @pytest.fixture(scope="module")
 def model():
     return small_model(Namespace(embedding="onehot", cls_weight=0.0))
-
-
-def rewrite_config(source: Path, target: Path, change) -> None:
-    """Changes the layers in a model's configuration."""
-    rewrite_model(source, target, lambda config: change(config["layers"]))
-
-
-def rewrite_model(source: Path, target: Path, change) -> None:
-    """Changes a model's configuration."""
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
-        for member in old.infolist():
-            data = old.read(member)
-            if member.filename == "config.json":
-                config = json.loads(data)
-                change(config["config"])
-                data = json.dumps(config).encode()
-            new.writestr(member.filename, data)
 
 
 @pytest.mark.parametrize(
@@ -66,33 +50,6 @@ def test_models_of_other_parts_are_refused(model, tmp_path, module, name, config
     rewrite_config(tmp_path / "m.keras", tmp_path / "bad.keras", change)
     with pytest.raises(UserError, match=r"bad\.keras: .*refused: it asks for "):
         models.load_model(tmp_path / "bad.keras")
-
-
-def save_changed(model, path: Path, change: dict) -> None:
-    """Saves a model with other facts than its own."""
-    original = path.with_name("original.keras")
-    models.save_model(model, original)
-    rewrite_model(original, path, lambda config: config.update(change))
-
-
-def layer_of(layers, name):
-    return next(layer for layer in layers if layer["config"]["name"] == name)
-
-
-def forget_sizes(layers):
-    """Removes what Keras compares sizes with before this program does."""
-    for layer in layers:
-        layer["build_config"] = None
-
-
-def declare(name, **config):
-    """Changes a layer's configuration."""
-
-    def change(layers):
-        forget_sizes(layers)
-        layer_of(layers, name)["config"].update(config)
-
-    return change
 
 
 def insert(class_name, **config):
@@ -151,17 +108,6 @@ def nest(layers):
 def multiply(layers):
     conv = json.dumps(layer_of(layers, "conv"))
     layers += [json.loads(conv.replace('"conv"', f'"conv{i}"')) for i in range(5000)]
-
-
-@pytest.fixture(scope="module")
-def pooled_model():
-    """A model for images of any size."""
-    images = keras.Input((None, None, 3), name="image")
-    x = keras.layers.Conv2D(4, 3, name="conv")(images)
-    x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
-    x = keras.layers.Dense(3, name="embedding")(x)
-    x = models.EmbeddingOutput(5, name="head")(x)
-    return models.ImageClassifier(images, x, class_names=list("abcde"), info={"image_size": 8})
 
 
 @pytest.mark.parametrize(
@@ -304,21 +250,6 @@ def test_facts_may_not_be_made_into_arrays(pooled_model, tmp_path, place):
         models.load_model(tmp_path / "bad.keras")
 
 
-@pytest.mark.parametrize(
-    ("write", "name"), [(models.save_model, "m.keras"), (models.save_weights, "w.weights.h5")]
-)
-def test_a_full_disk_is_an_error_that_names_the_file(pooled_model, tmp_path, write, name):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    try:
-        with pytest.raises(OSError, match=name) as error:
-            write(pooled_model, tmp_path / name)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert error.value.filename == str(tmp_path / name)
-    assert os.listdir(tmp_path) == []
-
-
 def test_a_refused_model_leaves_nothing_behind(pooled_model, tmp_path):
     path = tmp_path / "m.keras"
     models.save_model(pooled_model, path)
@@ -340,71 +271,6 @@ def test_images_of_the_size_that_a_model_names_must_fit(pooled_model, tmp_path):
     )
     with pytest.raises(UserError, match="layer image gives 1000000 x 1000000 x 3 numbers"):
         models.load_model(tmp_path / "bad.keras")
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"class_names": ["a"] * 4}, "class embeddings of shape .5, 3. for 4 classes"),
-        ({"class_names": [1] * 5}, "does not name its classes"),
-        ({"class_names": []}, "does not name its classes"),
-        ({"class_ids": [1, 2]}, "2 class ids for 5 classes"),
-        ({"class_ids": [[]] * 5}, "5 class ids for 5 classes"),
-    ],
-)
-def test_models_whose_classes_do_not_agree_are_refused(pooled_model, tmp_path, change, reason):
-    save_changed(pooled_model, tmp_path / "bad.keras", change)
-    with pytest.raises(UserError, match=rf"bad\.keras: .*{reason}"):
-        models.load_model(tmp_path / "bad.keras")
-
-
-FACTS = {
-    "dataset": "digits", "image_size": 8, "test_resize": 8, "seed": 0, "test_fraction": None,
-    "loss": "inv_corr", "cls_weight": 0.0, "label_smoothing": 0.0,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"dataset": 5}, {"image_size": 2**14 + 1}, {"image_size": None}, {"test_resize": 4},
-        {"test_resize": 10**9}, {"test_resize": 8.5}, {"seed": -1}, {"test_fraction": "x"},
-        {"loss": ["inv_corr"]}, {"loss": "cross_entropy"}, {"cls_weight": 0.1}, {"cls_weight": {}},
-        {"label_smoothing": float("nan")},
-    ],
-)  # fmt: skip
-def test_facts_that_no_training_stores_are_refused(pooled_model, tmp_path, monkeypatch, wrong):
-    path = tmp_path / "m.keras"
-    monkeypatch.setattr(model_files, "_MAX_OUTPUT", 2**60)
-    save_changed(pooled_model, path, {"info": FACTS})
-    assert evaluation.load_model(path).info == FACTS
-    save_changed(pooled_model, path, {"info": FACTS | wrong})
-    with pytest.raises(UserError, match=rf"m\.keras: its {next(iter(wrong))} is "):
-        evaluation.load_model(path)
-
-
-def test_class_and_file_names_do_not_reach_the_terminal_as_they_are(
-    pooled_model, tmp_path, monkeypatch, capsys
-):
-    save_changed(
-        pooled_model,
-        tmp_path / "m.keras",
-        {"info": FACTS, "class_names": ["\x1b]0;title\x07"] * 5},
-    )
-    Image.new("RGB", (12, 16)).save(tmp_path / "\x1b[2J\t.png")
-    argv = ["predict.py", "--model", str(tmp_path / "m.keras"), "--top_k", "1", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", argv)
-    monkeypatch.setattr(model_files, "_MAX_OUTPUT", 2**60)
-    predict.main()
-    path, prediction = capsys.readouterr().out.removesuffix("\n").split("\t")
-    assert path == str(tmp_path / "?[2J?.png")
-    assert prediction.startswith("?]0;title?: ")
-
-
-def test_a_model_without_facts_is_refused(pooled_model, tmp_path):
-    save_changed(pooled_model, tmp_path / "m.keras", {"info": None})
-    with pytest.raises(UserError, match="its dataset is 'None'"):
-        evaluation.load_model(tmp_path / "m.keras")
 
 
 def test_what_a_foreign_configuration_declares_is_nothing_to_finetuning(pooled_model, tmp_path):
