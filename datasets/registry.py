@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from datasets.augmentation import Policy, resolve
 from datasets.info import CACHE_MODES, DatasetInfo, DatasetSpec, Validation
@@ -147,21 +147,15 @@ def load_dataset(
     name: str,
     data_root: str | os.PathLike | None = None,
     *,
-    image_size: int | None = None,
-    class_list: str | os.PathLike | None = None,
-    test_fraction: float | None = None,
-    validation: Validation | None = None,
-    exif_rotation: bool | None = None,
-    split_seed: int = 0,
-    augmentation: Policy | None = None,
     cache: str = "auto",
     cache_dir: str | os.PathLike | None = None,
     skip_bad_images: bool = False,
     check_files: bool = True,
     train_repeats: int | None = None,
     splits: Sequence[str] = ("train", "test"),
+    **choices: Any,
 ) -> Dataset:
-    """Loads a data set; the other arguments are as for `check_dataset`.
+    """Loads a data set.
 
     Args:
         cache: Where decoded images are kept: `"ram"`, `"disk"`, `"none"`, or `"auto"`, which is
@@ -176,6 +170,7 @@ def load_dataset(
         splits: The splits whose images are going to be read; validation images are read with
             those that train. Those of another one are listed, so that the classes and their
             indices are the same, but not looked at: an evaluation needs `("test",)` only.
+        **choices: As for `check_dataset`.
 
     Raises:
         UsageError: As `check_dataset`.
@@ -184,18 +179,7 @@ def load_dataset(
     """
     if not splits or not set(splits) <= {"train", "test"}:
         raise ValueError(f"splits {splits}: expected train, test or both")
-    spec = check_dataset(
-        name,
-        data_root,
-        image_size=image_size,
-        class_list=class_list,
-        test_fraction=test_fraction,
-        validation=validation,
-        exif_rotation=exif_rotation,
-        split_seed=split_seed,
-        augmentation=augmentation,
-        splits=splits,
-    )
+    spec = check_dataset(name, data_root, splits=splits, **choices)
     from datasets import loading  # NumPy and Pillow, which `--help` does not wait for
 
     if cache not in CACHE_MODES:

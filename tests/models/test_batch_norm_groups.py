@@ -8,6 +8,8 @@ import pytest
 
 from models import BatchNormalization, set_batch_norm_groups
 
+from .test_layers import small_model
+
 ROOT = Path(__file__).parents[2]
 MOMENTUM, EPSILON = 0.99, 1e-3
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
@@ -169,18 +171,6 @@ def test_batch_of_unknown_size_that_the_groups_do_not_divide_is_refused(shape, p
         normalise(np.zeros(shape, "float32"))
     outputs = normalise(np.zeros((9, *shape[1:]), "float32"))
     np.testing.assert_array_equal(numpy_of(outputs - layer.beta), 0.0)
-
-
-def small_model():
-    return keras.Sequential(
-        [
-            keras.Input((4, 4, 3)),
-            BatchNormalization(name="images"),
-            keras.layers.GlobalAveragePooling2D(),
-            BatchNormalization(name="vectors"),
-            keras.layers.Dense(2),
-        ]
-    )
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])

@@ -22,21 +22,19 @@ PUBLISHED = {
     "resnet-32-fc": (100, 471_140, 2_272, 63),
     "simple": (100, 3_381_796, 4_608, 21),
 }
-_models = {}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _free_models():
-    yield
-    _models.clear()
-
-
-@pytest.fixture(params=PUBLISHED)
+@pytest.fixture(scope="module", params=PUBLISHED)
 def classifier(request):
-    name = request.param
-    if name not in _models:
-        _models[name] = build_model(name, [f"class {i}" for i in range(PUBLISHED[name][0])])
-    return _models[name]
+    """A network without values of its weights, which take long to draw."""
+    with keras.StatelessScope(initialize_variables=False):
+        return build_model(request.param, names(PUBLISHED[request.param][0]))
+
+
+@pytest.fixture(scope="module", params=["resnet-50", "resnet-32", "simple"])
+def begun(request):
+    """A network of each family as a training begins with it."""
+    return build_model(request.param, names(PUBLISHED[request.param][0]))
 
 
 def names(count):
@@ -96,7 +94,7 @@ def test_batch_normalization_and_biases(classifier):
     assert {(layer.momentum, layer.epsilon) for layer in bns} == {(0.99, 1e-3)}
     for layer in kernels(classifier):
         assert layer.use_bias
-        assert not keras.ops.convert_to_numpy(layer.bias).any()
+        assert isinstance(layer.bias_initializer, keras.initializers.Zeros)
 
 
 def test_regularizers(classifier):
@@ -135,13 +133,18 @@ def test_branch_has_its_own_weight_decay():
     assert float(model.get_layer("embedding").kernel_regularizer.l2) == pytest.approx(2e-4)
 
 
-def test_initial_kernels(classifier):
+def test_initialisers(classifier):
     for layer in kernels(classifier):
         he = classifier.name == "resnet-50" and layer.name != "prob"
         expected = keras.initializers.HeNormal if he else keras.initializers.GlorotUniform
         assert type(layer.kernel_initializer) is expected, layer.name
 
+
+def test_initial_weights(begun):
+    for layer in kernels(begun):
+        assert not keras.ops.convert_to_numpy(layer.bias).any()
         kernel = keras.ops.convert_to_numpy(layer.kernel)
+        he = isinstance(layer.kernel_initializer, keras.initializers.HeNormal)
         fan_in = math.prod(kernel.shape[:-1])
         fan_out = math.prod(kernel.shape[:-2]) * kernel.shape[-1]
         std = math.sqrt(2 / fan_in if he else 2 / (fan_in + fan_out))

@@ -110,11 +110,7 @@ def _choose_in_all(args: Namespace, group: Group) -> Distribution:
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     group.join(None if args.simulate_devices else own)
     own = args.gpus // group.count
-    try:
-        found = jax.devices(kind)
-    except RuntimeError:  # how JAX says that there are none
-        found = []
-    names = []
+    found, names = _jax_devices(kind), []
     for index in range(group.count):
         devices = [
             f"{device.platform}:{device.id}" for device in found if device.process_index == index
@@ -224,15 +220,19 @@ def simulate_devices(count: int) -> None:
 def _found(kind: str) -> list[str]:
     """The devices of a kind, `gpu` or `cpu`; an empty list if there are none."""
     if keras.backend.backend() == "jax":
-        import jax
-
-        try:
-            return [f"{device.platform}:{device.id}" for device in jax.devices(kind)]
-        except RuntimeError:  # how JAX says that there are none
-            return []
+        return [f"{device.platform}:{device.id}" for device in _jax_devices(kind)]
     import tensorflow as tf
 
     return [f"{kind}:{i}" for i, _ in enumerate(tf.config.list_logical_devices(kind.upper()))]
+
+
+def _jax_devices(kind: str) -> list:
+    import jax
+
+    try:
+        return jax.devices(kind)
+    except RuntimeError:  # how JAX says that there are none
+        return []
 
 
 def _has_nccl(devices: Sequence[str]) -> bool:
