@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import sweep
-from experiments import processes, slots, space, sweep_plan, sweep_report
+from experiments import processes, slots, space, sweep_plan, sweep_report, sweeping
+from experiments.runs import read_history
 from training.flags.arguments import training_parser
 from utils import UsageError, UserError
 
@@ -240,6 +241,14 @@ def test_an_optimum_at_the_edge_is_pointed_out():
     assert space.Range("batch_size", "of", ("8", "16", "32")).edge("32")
     assert space.Range("batch_size", "of", ("8", "16", "32")).edge("16") is None
     assert space.Range("loss", "of", ("mse", "inv_corr", "x")).edge("mse") is None
+
+
+def test_epochs_that_were_not_evaluated_do_not_count(tmp_path):
+    (tmp_path / "history.csv").write_text("epoch,val_acc\n1,\n2,0.5\n3,\n4,0.7\n")
+    plan = sweep_plan.Plan(base=(), last=2)
+    history = read_history(tmp_path)
+    assert sweeping.scores(history, plan) == [(2, 0.5), (4, pytest.approx(0.6))]
+    assert sweeping.scores(history[:1], plan) == []
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+import types
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,6 +14,7 @@ import sklearn.metrics
 
 import models
 import report
+from datasets.batches.split import Split
 from experiments import sweep_plan
 from reports import material as materials
 from reports import writing
@@ -255,6 +257,32 @@ def test_a_report_of_what_is_there(own, tmp_path, monkeypatch, capsys):
     assert "negative log-likelihood" not in numbers["calibration"]["as trained"]
     with pytest.raises(UserError, match="gone"):
         call(monkeypatch, own, "--data_root", tmp_path / "gone")
+
+
+def test_test_images_that_were_trained_on_are_shown(finished):
+    _, args, _, dataset, _ = finished
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (30, 4, 4, 3), "uint8")
+    images = coarse.repeat(8, axis=1).repeat(8, axis=2)
+    train = Split(images[:20], np.arange(20) % 10)
+    test = Split(images[[3, *range(20, 29)]], np.arange(10))
+    spec = dataclasses.replace(dataset.spec, image_size=32)
+    found = materials.of_training(
+        args, None, dataset, types.SimpleNamespace(labels=test.labels, class_scores=np.eye(10))
+    )
+    found.dataset = dataclasses.replace(dataset, spec=spec, train=train, test=test)
+
+    page = Page(writing.page(found))
+
+    check_alone(page)
+    assert "1 of 10 test images look nearly like a training image" in page.text
+    assert "duplicates" in page.keys
+    assert json.loads(page.data)["report"]["near_duplicates"] == 1
+    # The two have different labels.
+    assert "0 ≠ 3" in page.text
+    found.dataset.test = Split(images[20:29], np.arange(9))
+    found.scores.labels, found.scores.values = np.arange(9), np.eye(10)[:9]
+    assert "duplicates" not in Page(writing.page(found)).keys
 
 
 def test_how_far_off_and_at_the_edge_of_a_sweep(finished, tmp_path, monkeypatch):
