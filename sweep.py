@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from utils import UserError  # first: it says in a line what fails to load
+from utils import UserError, run_script  # first: it says in a line what fails to load
 
 # isort: split
 from experiments import processes, slots, space, sweep_plan
@@ -174,3 +174,7 @@ def run(args: argparse.Namespace, directory: Path, plan: sweep_plan.Plan, progra
         raise UserError(f"{directory}: no trial was trained to its end")
     if args.final:
         print("\n" + finals.train(directory, plan, best, args.final, pool))
+
+
+if __name__ == "__main__":
+    run_script(main)

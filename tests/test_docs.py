@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import re
+import runpy
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -170,3 +171,15 @@ def test_commands_pass_the_checks_of_their_arguments(page, workplace, monkeypatc
             if isinstance(path := getattr(args, flag, None), str):
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
                 Path(path).touch()
+
+
+@pytest.mark.parametrize(
+    "script",
+    sorted({name for page in PAGES for name in re.findall(r"python (\w+\.py)", page.read_text())}),
+)
+def test_scripts_do_something_when_they_are_called(script, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [script, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    assert ended.value.code in (0, None)
+    assert f"usage: {script}" in capsys.readouterr().out
