@@ -79,6 +79,9 @@ def find(paths: list[str]) -> tuple[list[Run], list[str]]:
     runs, unfinished = find_runs(paths)
     if not runs:
         raise UsageError(f"{' '.join(paths[:3])}: no finished run (result.json) is there")
+    for run in runs:  # of versions before a flag was added, which did what is its default
+        defaults = {flag.dest: flag.unset for flag in FLAGS} | {"split_seed": run.arguments["seed"]}
+        run.result["arguments"] = defaults | run.arguments
     return runs, [f"left out, as it is not finished: {directory}" for directory in unfinished]
 
 

@@ -75,7 +75,9 @@ def test_unequal_seeds_are_named(two_groups, monkeypatch, capsys):
     second = [two_groups / "b" / str(seed) for seed in range(3, 6)]
     out = compare(monkeypatch, capsys, *first, "--vs", *second)
     assert "no seed in common" in out
-    assert "note: not paired: seed 0; seed 1; seed 2; seed 3" in out
+    assert (
+        "note: not paired: seed 0, split_seed 0; seed 1, split_seed 1; seed 2, split_seed 2" in out
+    )
     out = compare(monkeypatch, capsys, *first, "--vs", *second, "--unpaired")
     assert "no difference is shown: +3.33 points" in out
     assert "p = 0.1" in out
@@ -119,3 +121,12 @@ def test_latex_escapes_what_it_obeys():
     latex = tables.latex([{"95 % interval": r"a_b\c&d", "p": None}])
     assert r"95 \% interval & p \\" in latex
     assert r"a\_b\textbackslash{}c\&d &  \\" in latex
+
+
+def test_a_flag_that_older_runs_lack_had_its_default(tmp_path, monkeypatch, capsys):
+    for name, more in (("old", {}), ("new", {"harmonic": "none"}), ("other", {"harmonic": "all"})):
+        write_run(tmp_path / name, 0.8, seed=len(more), **more)
+    groups = compare(monkeypatch, capsys, tmp_path / "old", tmp_path / "new")
+    assert "harmonic" not in groups
+    groups = compare(monkeypatch, capsys, tmp_path / "old", tmp_path / "other")
+    assert "harmonic=all" in groups
