@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,6 @@ from datasets.batches.split import Split
 from datasets.info import ClassId, DatasetSpec
 
 if TYPE_CHECKING:
-    from datasets.augmentation import Mixing
     from datasets.batches.sequence import BatchSequence
 
 
@@ -148,69 +146,29 @@ class Dataset:
             "skipped_images": len(self.skipped),
         }
 
-    def train_batches(
-        self,
-        batch_size: int,
-        *,
-        seed: int,
-        workers: int = 8,
-        queue_size: int = 100,
-        initial_epoch: int = 0,
-        label_keys: Sequence[str] | None = None,
-        multiple: int = 1,
-        share: tuple[int, int] = (0, 1),
-        parts: int = 1,
-        mixing: Mixing | None = None,
-    ) -> BatchSequence:
+    def train_batches(self, batch_size: int, *, seed: int, **reading) -> BatchSequence:
         """Shuffled and augmented batches; every image `train_repeats` times per epoch.
 
         Args:
             batch_size: Images per batch; the last of an epoch may be smaller.
             seed: Determines order and augmentation, with the epoch.
-            workers: Threads.
-            queue_size: Most batches made ahead; their memory is bounded too.
-            initial_epoch: Epoch to begin with, as after a resume.
-            label_keys: Give the labels as a dictionary with these keys, one per output.
-            multiple: Fill up the last batch to a multiple of this (`BatchSequence`), for
-                devices that share it.
-            share: Which of how many processes this is; it gets its share of every batch.
-            parts: In how many parts a batch will be computed, of each of which it gets its share.
-            mixing: Mix images of two; the labels are then float32 `(batch, 3)` (`mix_batch`).
+            **reading: As for `BatchSequence`.
 
         Returns:
             A `keras.utils.PyDataset` of `(images, labels)`: uint8 RGB `(batch, side, side, 3)` and
             int32 `(batch,)`. Pass it to `fit` with `shuffle=False`.
         """
-        reading = {"workers": workers, "queue_size": queue_size, "initial_epoch": initial_epoch}
-        reading |= {"label_keys": label_keys, "multiple": multiple, "share": share, "parts": parts}
-        reading["mixing"] = mixing
         options = {"seed": seed, "train": True, "repeats": self.train_repeats}
         return self._batches(self.train, batch_size, reading, options)
 
-    def test_batches(
-        self,
-        batch_size: int,
-        *,
-        workers: int = 8,
-        queue_size: int = 100,
-        label_keys: Sequence[str] | None = None,
-        multiple: int = 1,
-        share: tuple[int, int] = (0, 1),
-    ) -> BatchSequence:
+    def test_batches(self, batch_size: int, **reading) -> BatchSequence:
         """The test images in the order of `test`, centre-cropped; arguments as `train_batches`."""
-        reading = {"workers": workers, "queue_size": queue_size}
-        reading |= {"label_keys": label_keys, "multiple": multiple, "share": share}
         return self._batches(self.test, batch_size, reading, {"seed": 0, "train": False})
 
-    def validation_batches(self, batch_size: int, **options) -> BatchSequence:
-        """What an epoch is judged by: the validation images or, without them, the test images.
-
-        Args:
-            batch_size: Images per batch.
-            **options: As for `test_batches`.
-        """
+    def validation_batches(self, batch_size: int, **reading) -> BatchSequence:
+        """What an epoch is judged by: the validation images or, without them, the test images."""
         judged = replace(self, test=self.validation or self.test)
-        return judged.test_batches(batch_size, **options)
+        return judged.test_batches(batch_size, **reading)
 
     def _batches(self, split, batch_size, reading, options) -> BatchSequence:
         from datasets.batches.pipeline import ArrayPipeline, FilePipeline

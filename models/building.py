@@ -143,6 +143,8 @@ def build_model(
             name="prob",
         )(features)
 
+    if isinstance(head, EmbeddingHead):
+        class_embeddings = _checked_embeddings(architecture, head, len(class_names))
     # A float32 input takes uint8 too: Keras casts within the compiled step, so that uint8
     # batches travel to the device as they are.
     images = keras.Input((None, None, 3), dtype="float32", name="image")
@@ -166,7 +168,6 @@ def build_model(
             name="prob",
         )(x)
     else:
-        class_embeddings = _checked_embeddings(architecture, head, len(class_names))
         if entry.embedding_dim is None:
             x = keras.layers.Dense(
                 class_embeddings.shape[1],

@@ -15,6 +15,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
+# All of learn_classifier.py, with few channels in `fast-cnn`.
+THIN = """
+import runpy, sys
+import models.fast_cnn
+models.fast_cnn._STAGES = (8, 8, 16)
+sys.argv[0] = "learn_classifier.py"
+runpy.run_path("learn_classifier.py", run_name="__main__")
+"""
+
 
 # Compiling is most of JAX's work: it is done quickly, and of the same program once. How devices
 # share the work is decided before.

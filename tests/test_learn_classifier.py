@@ -12,23 +12,13 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from .programs import ROOT, run
+from .programs import ROOT, THIN, run
 
 QUICK = [
     *("--dataset", "digits-sub3", "--batch_size", "90", "--epochs", "2"),
     *("--architecture", "fast-cnn"),
     *("--read_workers", "2", "--no_progress"),
 ]
-
-
-# All of learn_classifier.py, with few channels in the network.
-THIN = """
-import runpy, sys
-import models.fast_cnn
-models.fast_cnn._STAGES = (8, 8, 16)
-sys.argv[0] = "learn_classifier.py"
-runpy.run_path("learn_classifier.py", run_name="__main__")
-"""
 
 
 def published_grep(output: str) -> list[str]:

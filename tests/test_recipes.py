@@ -13,6 +13,7 @@ from training import data
 from training.flags import arguments
 
 from .datasets.conftest import cifar_batch, write_photo, write_pickle
+from .shallow import make_shallow
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(ROOT.glob("recipes/*.args"))
@@ -66,6 +67,7 @@ def test_a_recipe_is_a_training_that_can_begin(recipe, roots, monkeypatch):
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_trains_its_network(recipe, roots, monkeypatch):
     monkeypatch.chdir(ROOT)
+    make_shallow(monkeypatch)
     given = [roots.get(word, word) for word in command(recipe)]
     if "CUB" in given:
         given += ["--dataset", "folder", "--data_root", roots["my_images"]]

@@ -46,6 +46,18 @@ class BatchSequence(keras.utils.PyDataset):
     and waits a tenth of a second at the end of each epoch; it is off (`workers=1` in Keras' sense).
     TensorFlow then takes a batch ahead itself, and some more while batches come in bursts.
 
+    Args:
+        pipeline: Makes the images.
+        batch_size: Images per batch.
+        workers: Threads.
+        queue_size: Most batches made ahead; their memory is bounded too.
+        initial_epoch: Epoch to begin with, as after a resume.
+        label_keys: Give the labels as a dictionary with these keys, one per output.
+        multiple: What the size of every batch is a multiple of.
+        share: Which of how many processes this is.
+        parts: In how many parts a batch will be computed.
+        mixing: Mix images of two.
+
     Attributes:
         epoch: Number of the epoch whose batches are given; Keras' `fit` advances it.
         error: The first error a worker met. TensorFlow shows only its text, inside its own.
@@ -57,8 +69,8 @@ class BatchSequence(keras.utils.PyDataset):
         pipeline: Pipeline,
         batch_size: int,
         *,
-        workers: int,
-        queue_size: int,
+        workers: int = 8,
+        queue_size: int = 100,
         initial_epoch: int = 0,
         label_keys: Sequence[str] | None = None,
         multiple: int = 1,

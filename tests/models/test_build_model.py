@@ -12,6 +12,7 @@ from models import EmbeddingHead, Preprocessing, build_model, save_model
 from utils import UsageError
 
 from ..programs import ROOT, run
+from ..shallow import make_shallow
 
 NAMES = ["cat", "dog", "Löwe"]
 PHI = np.array([[1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.5, 0.5], [0.0, -1.0, 0.0, 0.0]], "float32")
@@ -302,7 +303,8 @@ def test_import_registers_every_layer():
 
 
 @pytest.mark.parametrize("architecture", ["simple", "resnet-32", "resnet-50"])
-def test_every_family_is_read_back_bitwise(architecture, tmp_path):
+def test_every_family_is_read_back_bitwise(architecture, tmp_path, monkeypatch):
+    make_shallow(monkeypatch)
     model = build_model(architecture, NAMES, info={"image_size": 32})
     save_model(model, tmp_path / "m.keras")
     loaded = models.load_model(tmp_path / "m.keras")

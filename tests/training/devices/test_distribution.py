@@ -10,7 +10,7 @@ from training.flags import arguments
 from training.resuming import snapshots
 from utils import UsageError
 
-from ...programs import run
+from ...programs import THIN, run
 
 
 def resolved(line):
@@ -59,12 +59,11 @@ def test_a_loss_that_diverges_stops_several_devices(tmp_path):
 
 
 def test_a_training_on_several_devices_leaves_files_for_one(tmp_path):
-    digits = "--dataset digits --sgdr_base_len 1 --epochs 1 --no_progress".split()
+    digits = "--dataset digits --architecture fast-cnn --no_progress".split()
+    digits += "--sgdr_base_len 1 --epochs 1".split()
     devices = "--gpus 2 --gpu_merge --simulate_devices --bn_groups 4".split()
     model, log = tmp_path / "m.keras", tmp_path / "log"
-    process = run(
-        "learn_classifier.py", *digits, *devices, "--model_dump", str(model), "--log_dir", str(log)
-    )
+    process = run("-c", THIN, *digits, *devices, "--model_dump", str(model), "--log_dir", str(log))
     assert "on 2 x simulated devices of CPU" in process.stdout
     result = json.loads((log / "result.json").read_text())
     assert result["distribution"] == {
