@@ -8,6 +8,7 @@ directories are runs of one command with different seeds. docs/report.md says wh
 
 import argparse
 import os
+import sys
 
 from utils import UsageError, UserError, run_script, say  # first: it says what fails to load
 
@@ -104,7 +105,7 @@ def main() -> None:
     from reports import writing
 
     for text in material.missing:
-        say(f"warning: {text}")
+        say(f"warning: {text}", file=sys.stderr)
     writing.write(material, args.out)
     say(f"{args.out}: written")
 

@@ -17,6 +17,7 @@ from utils import UsageError, UserError
 
 # What a run may have said differently without being another experiment.
 _FREE = {flag.dest for flag in arguments.FLAGS if flag.on_resume == "free"}
+_NUMBERS = ("batch_size", "val_batch_size", "seed", "split_seed")
 _TABLES = ("final", "test", "dataset", "best", "parameters", "versions", "arguments")
 
 
@@ -123,25 +124,23 @@ def _check_result(run: Run) -> None:
     test = result.get("test", {})
     wrong = [key for key in _TABLES if not isinstance(result.get(key, {}), dict)]
     if not wrong:
-        interval = test.get("test_acc_interval", [0, 0])
+        interval = test.get("test_acc_interval", [0.0, 1.0])
         numbers = {
             **result.get("dataset", {}),
             **result.get("parameters", {}),
             **result["final"],
             **{"epoch": 0, **result.get("best", {})},
-            **{name: run.arguments.get(name, 1) for name in ("batch_size", "val_batch_size")},
+            **{name: run.arguments.get(name, 1) for name in _NUMBERS},
             "n": test.get("n", 0),
             "wall_seconds": result.get("wall_seconds", 0),
         }
         wrong = [key for key, value in numbers.items() if not isinstance(value, number | None)]
         wrong += [name for name in ("acc", "average_acc") if name not in result["final"]]
+        if result.get("selected_on", "test") not in ("test", "validation"):
+            wrong.append("selected_on")
         texts = ("dataset", "architecture")
         wrong += [name for name in texts if not isinstance(run.arguments.get(name), str)]
-        if not (
-            isinstance(interval, list)
-            and len(interval) == 2
-            and all(isinstance(end, number) for end in interval)
-        ):
+        if not isinstance(interval, list) or [type(end) for end in interval] != [float] * 2:
             wrong.append("test_acc_interval")
     if wrong:
         raise UserError(

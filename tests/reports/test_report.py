@@ -246,7 +246,7 @@ def test_a_report_of_what_is_there(own, tmp_path, monkeypatch, capsys):
 
     page = Page((own / "report.html").read_text())
     check_alone(page)
-    output = capsys.readouterr().out
+    output = capsys.readouterr().err
     for said in ("The images are not at hand", "The model is not at hand"):
         assert said in page.text
         assert f"warning: {said}" in output
@@ -312,6 +312,7 @@ def test_how_far_off_and_at_the_edge_of_a_sweep(finished, tmp_path, monkeypatch)
         {"arguments": {}},
         {"test": {"test_acc_interval": [0.1]}},
         {"wall_seconds": "long"},
+        {"selected_on": ["test"]},
     ],
 )
 def test_a_result_of_another_form_is_one_line(own, monkeypatch, change):
