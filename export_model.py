@@ -1,6 +1,6 @@
 """Writes a dumped model in another program's format, and checks that it does the same.
 
-    python export_model.py --model M.keras --out M.onnx --images photos/
+    python export_model.py M.keras --out M.onnx --images photos/
 
 reads the file again with the format's own runtime, compares both on the images, and leaves no file
 if they disagree. The file takes uint8 images and gives scores; how images are resized, the classes
@@ -35,7 +35,6 @@ from training.devices import flags as devices
 from training.flags import paths
 from training.flags.declaration import Flag, FlagGroup, add_groups
 from training.flags.parser import Parser, number
-from training.reporting import flags as reporting
 
 # Images of which the best class is compared, and whose activations say what 8 bits stand for.
 _CHECKED, _EXAMPLES = 512, 128
@@ -44,7 +43,7 @@ GROUPS = (
     FlagGroup(
         "export",
         (
-            dataclasses.replace(reporting.MODELS, action="store", help="a dumped model"),
+            Flag("model", metavar="M.keras", help="a dumped model"),
             Flag("--out", required=True, metavar="FILE", help="the file to write"),
             Flag(
                 "--format",
@@ -88,7 +87,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = Parser(description=__doc__.split("\n")[0])
     add_groups(parser, GROUPS)
     args = parser.parse_args()
-    paths.check_input_file("--model", args.model, ".keras")
+    paths.check_input_file("model", args.model, ".keras")
     suffix = os.path.splitext(args.out)[1]
     by_suffix = {suffix: name for name, suffix in FORMATS.items()}
     if not args.format and suffix not in by_suffix:

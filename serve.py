@@ -1,6 +1,6 @@
 """Shows a page to drop images on, and labels them with a dumped or exported model.
 
-    python serve.py --model M.keras
+    python serve.py M.keras
 
 then open http://127.0.0.1:8000. Programs send images as files of a form to `POST /classify`, and
 get JSON. Only this machine can reach it, unless `--host` says otherwise.
@@ -28,9 +28,10 @@ from training.reporting import flags as reporting
 _LAST = 10
 LOCAL = ("127.0.0.1", "localhost")
 FLAGS = (
-    dataclasses.replace(
-        reporting.MODELS,
-        metavar="MODEL",
+    Flag(
+        "model",
+        nargs="+",
+        metavar="M.keras",
         help="a dumped model, .keras, or one that export_model.py made of it, .onnx or .tflite; of "
         "several the mean of their scores counts",
     ),
@@ -86,7 +87,7 @@ def parse_arguments() -> argparse.Namespace:
         flag.add_to(parser)
     args = parser.parse_args()
     for path in args.model:
-        paths.check_input_file("--model", path, SUFFIXES)
+        paths.check_input_file("model", path, SUFFIXES)
     devices.backend()
     return args
 

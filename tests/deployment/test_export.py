@@ -29,7 +29,7 @@ def export(dumps, photos):
     def export(name, *arguments):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("KERAS_BACKEND", "tensorflow")
-            argv = ["export_model.py", "--model", dumps[name], "--images", photos[0].parent]
+            argv = ["export_model.py", dumps[name], "--images", photos[0].parent]
             patch.setattr("sys.argv", [str(part) for part in (*argv, *arguments)])
             export_model.main()
 

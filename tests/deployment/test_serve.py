@@ -274,7 +274,7 @@ def test_the_page_needs_nothing_from_elsewhere(port):
 
 
 def test_the_program_ends_with_its_last_answer(dumps, contents):
-    program = Program("serve.py", "--model", dumps["softmax"], "--port", 0)
+    program = Program("serve.py", dumps["softmax"], "--port", 0)
     program.wait_for("(Ctrl-C ends it)")
     address = re.fullmatch(r"http://127\.0\.0\.1:(\d+) \(Ctrl-C ends it\)", program.stdout.strip())
     port = int(address[1])
