@@ -21,6 +21,7 @@ from models import (
 )
 from models.harmonic import cosine_filters
 
+from ..shallow import make_shallow
 from .test_build_model import images_of
 
 NAMES = ["a", "b", "c"]
@@ -174,7 +175,8 @@ def as_after_a_step(model, images, rng):
     ("architecture", "harmonic", "branch"),
     [("fast-cnn", "all", True), ("simple", "all", False), ("resnet-18", "all", False)],
 )
-def test_folded_is_the_same(architecture, harmonic, branch, tmp_path):
+def test_folded_is_the_same(architecture, harmonic, branch, tmp_path, monkeypatch):
+    make_shallow(monkeypatch)
     keras.utils.set_random_seed(0)
     head = EmbeddingHead(np.eye(3, 16), classifier_branch=True) if branch else None
     model = build_model(architecture, NAMES, harmonic=harmonic, head=head, info={"loss": "x"})
