@@ -19,8 +19,3 @@ def check_regular(path: str | os.PathLike) -> None:
     # Opening a directory fails at once and says so.
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise UserError(f"{path}: a pipe, socket or device; expected a regular file")
-
-
-def short_reason(error: Exception) -> str:
-    """An error's message; some quote the file at length."""
-    return (str(error) or type(error).__name__)[:300]
