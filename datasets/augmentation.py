@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from utils import UsageError
-
-if TYPE_CHECKING:
-    from datasets.info import DatasetInfo
 
 AUGMENTATIONS = ("paper", "none", "light", "strong")
 FLIPS = ("none", "random", "alternating")
@@ -83,8 +79,17 @@ _OF_PHOTOS = {"crop_scale": "--crop_shift", "erase": "--cutout"}
 _OF_SMALL_IMAGES = {"crop_shift": "--crop_scale", "cutout": "--erase"}
 
 
-def resolve(policy: Policy | None, info: DatasetInfo, image_size: int) -> Policy | None:
+def resolve(
+    policy: Policy | None, name: str, image_size: int, *, small: bool, mirrored: bool
+) -> Policy | None:
     """The policy with the defaults of a data set, `None` for the paper's augmentation.
+
+    Args:
+        policy: As asked for.
+        name: The data set's.
+        image_size: The side of what the network sees.
+        small: Whether its images are taken as they are, and not resized as photos.
+        mirrored: Whether a mirror image is of the same class.
 
     Raises:
         UsageError: A parameter was given that does nothing for it, or is impossible.
@@ -99,29 +104,28 @@ def resolve(policy: Policy | None, info: DatasetInfo, image_size: int) -> Policy
                 "give light or strong"
             )
         return None if policy.name == "paper" else replace(policy, flip="none")
-    small = info.resize is None
-    for name, other in (_OF_PHOTOS if small else _OF_SMALL_IMAGES).items():
-        if name in given:
+    for parameter, other in (_OF_PHOTOS if small else _OF_SMALL_IMAGES).items():
+        if parameter in given:
             kind = "photos" if small else "small images"
             raise UsageError(
-                f"{_FLAGS[name]}: is for {kind}; the images of {info.name} have {other}"
+                f"{_FLAGS[parameter]}: is for {kind}; the images of {name} have {other}"
             )
-    flips = info.augmentation.flip if info.augmentation else True
-    chosen = {name: getattr(policy, name) for name in given}
+    chosen = {parameter: getattr(policy, parameter) for parameter in given}
     if not small:
         strong = policy.name == "strong"
         defaults = {"flip": "random", "crop_scale": 0.4, "erase": 0.25 if strong else 0.0}
         return replace(policy, **(defaults | chosen))
     # As usual at 32 pixels: shifts of 4 and a cutout of 12.
     defaults = {
-        "flip": "random" if flips else "none",
+        "flip": "random" if mirrored else "none",
         "crop_shift": round(image_size / 8),
         "cutout": round(image_size * 3 / 8),
     }
     policy = replace(policy, **(defaults | chosen))
-    for name in ("crop_shift", "cutout"):
-        if (pixels := getattr(policy, name)) >= image_size:
+    for parameter in ("crop_shift", "cutout"):
+        if (pixels := getattr(policy, parameter)) >= image_size:
             raise UsageError(
-                f"{_FLAGS[name]} {pixels}: expected less than the {image_size} pixels of an image"
+                f"{_FLAGS[parameter]} {pixels}: expected less than the {image_size} pixels of an "
+                "image"
             )
     return policy

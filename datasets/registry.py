@@ -139,7 +139,7 @@ def check_dataset(
         validation=validation,
         exif_rotation=info.exif_rotation if exif_rotation is None else exif_rotation,
         split_seed=split_seed,
-        augmentation=resolve(augmentation, info, crop),
+        augmentation=resolve_augmentation(augmentation, info, crop),
     )
 
 
@@ -259,3 +259,12 @@ def _listed_classes(path: str | os.PathLike) -> ClassList:
     if len(classes.lines) < 2:
         raise UsageError(f"--class_list {path}: expected at least two classes, one per line")
     return classes
+
+
+def resolve_augmentation(
+    policy: Policy | None, info: DatasetInfo, image_size: int
+) -> Policy | None:
+    """The policy with the defaults of a data set, see `datasets.augmentation.resolve`."""
+    small = info.resize is None
+    mirrored = info.augmentation.flip if info.augmentation else True
+    return resolve(policy, info.name, image_size, small=small, mirrored=mirrored)

@@ -6,9 +6,10 @@ import scipy.stats
 from PIL import Image, ImageOps
 
 import datasets
-from datasets.augmentation import Policy, resolve
+from datasets.augmentation import Policy
 from datasets.batches import crops, rng
 from datasets.batches.trivial_augment import OPERATIONS, trivial_augment
+from datasets.registry import resolve_augmentation
 from datasets.sources.cifar import CIFAR_10
 from datasets.sources.digits import DIGITS
 from datasets.sources.flowers import FLOWERS
@@ -242,16 +243,20 @@ def test_strengths_are_those_of_the_published_table():
 
 
 def test_defaults_follow_the_kind_and_size_of_images():
-    assert resolve(None, FLOWERS, 448) is None
-    assert resolve(Policy("paper"), FLOWERS, 448) is None
-    assert resolve(Policy("light"), FLOWERS, 448) == Policy("light", "random", 0.4, 0.0)
-    assert resolve(Policy("strong"), FLOWERS, 448) == Policy("strong", "random", 0.4, 0.25)
-    expected = Policy("light", "random", crop_shift=4, cutout=12)
-    assert resolve(Policy("light"), CIFAR_10, 32) == expected
-    assert resolve(Policy("strong"), DIGITS, 8).flip == "none"
-    assert resolve(Policy("light", flip="alternating", cutout=0), CIFAR_10, 32) == Policy(
-        "light", "alternating", crop_shift=4, cutout=0
+    assert resolve_augmentation(None, FLOWERS, 448) is None
+    assert resolve_augmentation(Policy("paper"), FLOWERS, 448) is None
+    assert resolve_augmentation(Policy("light"), FLOWERS, 448) == Policy(
+        "light", "random", 0.4, 0.0
     )
+    assert resolve_augmentation(Policy("strong"), FLOWERS, 448) == Policy(
+        "strong", "random", 0.4, 0.25
+    )
+    expected = Policy("light", "random", crop_shift=4, cutout=12)
+    assert resolve_augmentation(Policy("light"), CIFAR_10, 32) == expected
+    assert resolve_augmentation(Policy("strong"), DIGITS, 8).flip == "none"
+    assert resolve_augmentation(
+        Policy("light", flip="alternating", cutout=0), CIFAR_10, 32
+    ) == Policy("light", "alternating", crop_shift=4, cutout=0)
 
 
 @pytest.mark.parametrize(
@@ -266,4 +271,4 @@ def test_defaults_follow_the_kind_and_size_of_images():
 )
 def test_parameters_that_do_nothing_are_refused(policy, info, message):
     with pytest.raises(UsageError, match=message):
-        resolve(policy, info, 32)
+        resolve_augmentation(policy, info, 32)
