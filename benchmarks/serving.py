@@ -1,6 +1,6 @@
 """How many images a running `serve.py` labels a second, and how long one waits.
 
-    python serve.py --model M.keras
+    python serve.py M.keras
     python benchmarks/serving.py --image photo.jpg --clients 50
 
 Each client sends the image in a request of its own, one after the other.
