@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .programs import run
+from .programs import THIN, run
 
 COLOURS = {
     "crow": (20, 20, 30),
@@ -51,9 +51,17 @@ def test_from_images_to_hierarchical_scores(birds):
     done = run("learn_classifier.py", *training, status=1)
     assert "1 of 40 images cannot be used" in done.stderr
 
-    training += ["--skip_bad_images", "--log_dir", birds / "log", "--split_seed", 3]
+    training += [
+        "--architecture",
+        "fast-cnn",
+        "--skip_bad_images",
+        "--log_dir",
+        birds / "log",
+        "--split_seed",
+        3,
+    ]
     training += ["--validation_fraction", 0.25]
-    run("learn_classifier.py", *training, "--model_dump", birds / "log" / "m.keras")
+    run("-c", THIN, *training, "--model_dump", birds / "log" / "m.keras")
     result = json.loads((birds / "log" / "result.json").read_text())
     assert result["dataset"]["skipped_images"] == 1
     counts = result["dataset"]

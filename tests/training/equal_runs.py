@@ -3,8 +3,8 @@
 python -m tests.training.equal_runs KILLS FLAGS
 
 prints as JSON how far trainings on 1, 2 and 4 devices are apart; fails unless one on 2 devices that
-is killed KILLS times, from 1 to 3, ends as if it were not, and says how far off it ends if 4
-continue it.
+is killed KILLS times, from 1 to 3, ends as if it were not, and in float32 says how far off it ends
+if 4 continue it.
 """
 
 import contextlib
@@ -65,6 +65,8 @@ def resume(kills, flags, whole):
                 raise AssertionError(f"not killed at {place.place}")
         shutil.copy(snapshot, f"{directory}/copy")
         assert_same(start(kept, 2), whole)
+        if keras.config.dtype_policy().name != "float32":
+            return None  # the last digits say nothing
         other = start([*flags, "--snapshot", f"{directory}/copy"], 4)
     pairs = zip(other.variables, whole.variables, strict=True)
     return {
