@@ -100,17 +100,20 @@ def parse_arguments() -> argparse.Namespace:
 def list_images(paths: Iterable[str]) -> list[str]:
     """The files themselves, of folders all images below them, sorted, and for `-` those of stdin.
 
+    What is wrong with a line of standard input, reading it says.
+
     Raises:
         UsageError: A folder has no images, or there are no paths on standard input.
     """
-    from datasets.sources import folder, image_lists
+    from datasets.sources import image_lists
 
     images = []
     for path in paths:
         if path == STDIN:
-            found = list_images(_lines_of_stdin())
+            lines = _lines_of_stdin()
+            found = [image for line in lines for image in _of_folder(line) or [line]]
         elif os.path.isdir(path):
-            found = folder.list_images(Path(path))
+            found = _of_folder(path)
         else:
             found = [path]
         if not found:
@@ -118,6 +121,13 @@ def list_images(paths: Iterable[str]) -> list[str]:
             raise UsageError(f"{path}: a folder without images ({extensions})")
         images += found
     return images
+
+
+def _of_folder(path: str) -> list[str]:
+    """The images below a folder; none of what is no folder."""
+    from datasets.sources import folder
+
+    return folder.list_images(Path(path)) if os.path.isdir(path) else []
 
 
 def _lines_of_stdin() -> list[str]:

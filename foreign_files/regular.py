@@ -14,8 +14,9 @@ def check_regular(path: str | os.PathLike) -> None:
     """
     try:
         mode = os.stat(path).st_mode
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # a name with a zero byte is no name
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: {reason}") from None
     # Opening a directory fails at once and says so.
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise UserError(f"{path}: a pipe, socket or device; expected a regular file")

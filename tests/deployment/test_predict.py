@@ -43,7 +43,7 @@ def shown(row, count):
     return [f"{names[i]}: {row[i]:.4f}" for i in np.argsort(-row)[:count]]
 
 
-def test_a_list_on_standard_input_in_the_place_of_the_dash(label, dumps, photos, scores):
+def test_a_list_on_standard_input_in_the_place_of_the_dash(label, dumps, photos, scores, tmp_path):
     ends = zip(photos[:3], (b"\n", b"\r\n", b"\n\n"), strict=True)
     lines = b"".join(os.fsencode(path) + end for path, end in ends)
     status, out, _ = label("--model", dumps["softmax"], "--top_k", 3, photos[3], "-", stdin=lines)
@@ -52,9 +52,14 @@ def test_a_list_on_standard_input_in_the_place_of_the_dash(label, dumps, photos,
     assert out.splitlines() == expected
     with pytest.raises(UsageError, match="-: there are no paths on standard input"):
         label("--model", dumps["softmax"], "-", stdin=b"\n")
-    status, out, err = label("--model", dumps["softmax"], "-", stdin=b"absent\xff.png\n")
-    assert (status, out) == (1, "")
-    assert "No such file or directory" in err
+    # What is wrong with a line is said of it, and the others follow.
+    bad = [b"absent\xff.png", b"zero\0byte.png", b"-", os.fsencode(tmp_path)]
+    lines = b"\n".join([*bad, os.fsencode(photos[0])])
+    status, out, err = label("--model", dumps["softmax"], "--top_k", 3, "-", stdin=lines)
+    assert (status, out.splitlines()) == (1, expected[1:2])
+    reasons = ["No such file", "null byte", "-: No such file", "Is a directory"]
+    assert len(err.splitlines()) == len(reasons)
+    assert all(map(str.__contains__, err.splitlines(), reasons)), err
 
 
 def test_csv_has_a_header_and_names_as_they_are(label, dumps, photos, scores, tmp_path):
