@@ -164,7 +164,7 @@ def duplicates(material: Material, pairs: Sequence | None, made: pictures.Pictur
 
 def augmented(material: Material, made: pictures.Pictures) -> str:
     """The first training images as the network saw them."""
-    dataset, args = material.dataset, material.args
+    dataset, args = material.trained_on, material.args
     if dataset is None:
         return ""
     batches = dataset.train_batches(

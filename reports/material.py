@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from experiments.runs import REPETITION, Run, differing, find_runs, read_history, read_result
+from reports import results
 from reports.findings import Scores
 from training import data
 from training.flags import arguments
@@ -17,8 +18,6 @@ from utils import UsageError, UserError
 
 # What a run may have said differently without being another experiment.
 _FREE = {flag.dest for flag in arguments.FLAGS if flag.on_resume == "free"}
-_NUMBERS = ("batch_size", "val_batch_size", "seed", "split_seed")
-_TABLES = ("final", "test", "dataset", "best", "parameters", "versions", "arguments")
 
 
 @dataclass
@@ -30,7 +29,8 @@ class Material:
         histories: Their rows of `history.csv`.
         args: The resolved arguments of the first.
         model: Its model, or `None` if that is not at hand.
-        dataset: The images, or `None`.
+        dataset: The images, or `None`; of the size at which the network is tested and used.
+        trained_on: The images as most epochs had them; `dataset`, or of another size.
         scores: What the model says of the test images, or `None`.
         hierarchy: `dissimilarity` of the classes and the `height` of their hierarchy, or `None`.
         missing: What is not at hand, and why, in sentences.
@@ -43,11 +43,16 @@ class Material:
     args: argparse.Namespace
     model: Any = None
     dataset: Any = None
+    trained_on: Any = None
     scores: Scores | None = None
     hierarchy: tuple[np.ndarray, int] | None = None
     missing: list[str] = field(default_factory=list)
     temperature: str = ""
     thorough: bool = True
+
+    def take_images(self, dataset) -> None:
+        """Takes the images that a training loaded."""
+        self.dataset, self.trained_on = dataset.finish or dataset, dataset
 
     @property
     def run(self) -> Run:
@@ -66,7 +71,8 @@ def of_training(args: argparse.Namespace, model, dataset, result) -> Material:
     """
     directory = Path(args.log_dir)
     run = Run(directory, read_result(directory))
-    material = Material([run], [read_history(directory)], args, model, dataset, thorough=False)
+    material = Material([run], [read_history(directory)], args, model, thorough=False)
+    material.take_images(dataset)
     material.scores = Scores(
         result.labels,
         result.class_scores,
@@ -104,7 +110,7 @@ def read_runs(directories: Sequence[str]) -> list[Run]:
         )
 
     for run in runs:
-        _check_result(run)
+        results.check(run)
 
     def rank(run):
         best = run.result.get("best", {})
@@ -112,41 +118,6 @@ def read_runs(directories: Sequence[str]) -> list[Run]:
         return -(validated or 0.0), str(run.repetition[0]).zfill(12)
 
     return sorted(runs, key=rank)
-
-
-def _check_result(run: Run) -> None:
-    """Refuses a `result.json` in which there is something else where numbers should be.
-
-    Raises:
-        UserError: It is not one that `learn_classifier.py` wrote.
-    """
-    result, number = run.result, int | float
-    test = result.get("test", {})
-    wrong = [key for key in _TABLES if not isinstance(result.get(key, {}), dict)]
-    if not wrong:
-        interval = test.get("test_acc_interval", [0.0, 1.0])
-        numbers = {
-            **result.get("dataset", {}),
-            **result.get("parameters", {}),
-            **result["final"],
-            **{"epoch": 0, **result.get("best", {})},
-            **{name: run.arguments.get(name, 1) for name in _NUMBERS},
-            "n": test.get("n", 0),
-            "wall_seconds": result.get("wall_seconds", 0),
-        }
-        wrong = [key for key, value in numbers.items() if not isinstance(value, number | None)]
-        wrong += [name for name in ("acc", "average_acc") if name not in result["final"]]
-        if result.get("selected_on", "test") not in ("test", "validation"):
-            wrong.append("selected_on")
-        texts = ("dataset", "architecture")
-        wrong += [name for name in texts if not isinstance(run.arguments.get(name), str)]
-        if not isinstance(interval, list) or [type(end) for end in interval] != [float] * 2:
-            wrong.append("test_acc_interval")
-    if wrong:
-        raise UserError(
-            f"{run.directory / 'result.json'}: its {wrong[0]} is nothing that learn_classifier.py "
-            "writes; give another directory"
-        )
 
 
 def resolved_arguments(run: Run, data_root: str | None) -> argparse.Namespace:
@@ -176,7 +147,7 @@ def load_images(material: Material, *, required: bool) -> None:
     """
     try:
         data.check_data_arguments(material.args)
-        material.dataset = data.load_dataset(material.args)
+        material.take_images(data.load_dataset(material.args))
     except UserError as error:
         if required:
             raise

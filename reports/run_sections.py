@@ -7,7 +7,7 @@ from html import escape
 import numpy as np
 
 from experiments.statistics import summarize, t_interval
-from reports import charts
+from reports import charts, results
 from reports.elements import details, facts, note, paragraph, percent, section
 from reports.material import Material
 from training.reporting.progress import duration
@@ -39,7 +39,7 @@ def verdict(material: Material) -> str:
         pairs.append((f"best epoch on the {result.get('selected_on', 'test')} images", said))
     selected = material.run.selected_on
     pairs.append(("selected on", _SELECTED.get(selected, str(selected))))
-    pairs.append(("scores of", "the weights after the last epoch"))
+    pairs += _scored(material)
     counts = result.get("dataset", {})
     sizes = [f"{counts[key]:,} {word}" for key, word in _SIZES.items() if counts.get(key)]
     pairs.append(("data", f"{material.args.dataset}: {', '.join(sizes)}"))
@@ -63,6 +63,21 @@ _SIZES = {
 }  # fmt: skip
 
 
+def _scored(material: Material) -> list[tuple[str, str]]:
+    """Of which weights and views the scores are, and what others reach."""
+    args = material.args
+    said = "averages of the weights over the steps (--ema)" if args.ema else "the last weights"
+    if args.tta:
+        said += ", as means over each image and its mirror image (--tta)"
+    pairs = [("scores of", said)]
+    words = ("the last weights", "the image alone")
+    for key, word in zip(results.OTHERS, words, strict=True):
+        tests = [run.result.get(key, {}).get("test_acc") for run in material.runs]
+        if None not in tests:
+            pairs.append((f"with {word}", _mean(tests)))
+    return pairs
+
+
 def _headline(accuracies: Sequence[float], test: dict) -> str:
     if len(accuracies) == 1:
         low, high = test.get("test_acc_interval", (None, None))
@@ -77,7 +92,7 @@ def _headline(accuracies: Sequence[float], test: dict) -> str:
         said = (
             f"of the test images are classified rightly, on average over {found.n} runs: standard "
             f"deviation {100 * found.sd:.1f} points, 95 % interval of the mean "
-            f"{percent(found.low)} to {percent(found.high)}"
+            f"{percent(max(found.low, 0.0))} to {percent(min(found.high, 1.0))}"
         )
     return f'<p><span class="headline">{percent(value)}</span>{escape(said)}.</p>'
 

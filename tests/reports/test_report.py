@@ -17,7 +17,7 @@ import report
 from datasets.batches.split import Split
 from experiments import sweep_plan
 from reports import material as materials
-from reports import writing
+from reports import run_sections, writing
 from tests.reports.made_run import make_run
 from training import data
 from utils import UsageError, UserError
@@ -212,6 +212,24 @@ def test_similarities_become_probabilities(tmp_path, monkeypatch):
     assert values["negative log-likelihood"] == pytest.approx(
         sklearn.metrics.log_loss(result.labels, shares), rel=1e-4
     )
+
+
+def test_scores_are_of_the_images_and_weights_that_the_run_ended_with(finished, monkeypatch):
+    directory, args, model, dataset, _ = finished
+    args = types.SimpleNamespace(**{**vars(args), "finish_size": 16, "ema": 100, "tta": "flip"})
+    [run] = materials.read_runs([str(directory)])
+    others = {"test_last_weights": {"test_acc": 0.123}, "test_without_tta": {"test_acc": 0.456}}
+    run = dataclasses.replace(run, result=run.result | others)
+    material = materials.Material([run], [[]], args, model)
+    materials.load_images(material, required=True)
+    assert (material.dataset.image_size, material.trained_on.image_size) == (16, 8)
+    materials.score(material)
+    images = np.concatenate([b[0] for b in material.dataset.test_batches(100)])[: len(dataset.test)]
+    flipped = [model.predict(view, verbose=0) for view in (images, images[:, :, ::-1])]
+    np.testing.assert_allclose(material.scores.values, np.mean(flipped, axis=0), atol=1e-6)
+    text = " ".join(Page(run_sections.verdict(material)).text.split())
+    assert "averages of the weights over the steps (--ema), as means over each image" in text
+    assert "with the last weights12.3 %with the image alone45.6 %" in text
 
 
 def test_several_seeds_are_a_mean_and_a_spread(own, tmp_path, monkeypatch):
