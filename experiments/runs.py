@@ -148,7 +148,7 @@ def read_predictions(directory: Path) -> dict[str, bool] | None:
     """
     path = directory / "predictions.csv"
     try:
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             return {row["path"]: row["true"] == row["predicted"] for row in csv.DictReader(file)}
     except FileNotFoundError:
         return None

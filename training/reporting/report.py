@@ -266,7 +266,11 @@ def write_predictions(
     scores = np.take_along_axis(result.class_scores, order, axis=1)
     header = ["path", "true", "predicted", "score"]
     header += [f"{what}_{i}" for i in range(2, count + 1) for what in ("class", "score")]
-    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
+    with (
+        atomic_path(path) as temporary,
+        # Names of files need not be UTF-8.
+        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         for name, label, best, values in zip(names, result.labels, order, scores, strict=True):

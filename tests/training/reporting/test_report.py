@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from experiments.runs import read_predictions
 from training.reporting import report
 from training.reporting.evaluation import Evaluation, Member, ensemble, wilson_interval
 from utils import UserError
@@ -25,8 +26,10 @@ def test_predictions_have_the_best_five_classes(tmp_path):
     scores = np.array([[0.1, 0.2, 0.3, 0.15, 0.05, 0.2], [1, 0, 0, 0, 0, 0]], "float32")
     result = Evaluation({"acc": 0.5, "average_acc": 0.5}, scores, np.array([1, 0]), None)
     classes = ["a", "b, c", 'd"e', "line\nbreak", "f", "g"]
-    report.write_predictions(tmp_path / "p.csv", ["x.jpg", "y.jpg"], result, classes)
-    with open(tmp_path / "p.csv", newline="") as file:
+    names = ["x.jpg", "caf\udce9.jpg"]  # one is not UTF-8
+    report.write_predictions(tmp_path / "predictions.csv", names, result, classes)
+    assert read_predictions(tmp_path) == dict(zip(names, [False, True], strict=True))
+    with open(tmp_path / "predictions.csv", newline="", errors="surrogateescape") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0].values()) == [
         *("x.jpg", "b, c", 'd"e', "0.300000", "b, c", "0.200000", "g", "0.200000"),
