@@ -8,7 +8,17 @@ import numpy as np
 from PIL import Image
 
 from reports import charts, findings, pictures
-from reports.elements import details, facts, name, note, paragraph, percent, section, table
+from reports.elements import (
+    attribute,
+    details,
+    facts,
+    name,
+    note,
+    paragraph,
+    percent,
+    section,
+    table,
+)
 from reports.material import Material
 
 # Rows of the table; of more classes those of the lowest recall.
@@ -141,7 +151,7 @@ def _matrix(matrix: np.ndarray, names) -> str:
             colour = "var(--c2)" if i == j else "var(--c1)"
             strength = round(70 * float(shares[i, j]))
             style = f' style="background:color-mix(in srgb,{colour} {strength}%,transparent)"'
-            title = escape(f"{names[i]} taken for {names[j]}: {count}", quote=True)
+            title = attribute(f"{names[i]} taken for {names[j]}: {count}")
             cells.append(f'<td title="{title}"{style if count else ""}>{count or ""}</td>')
         body.append(f"<tr><th>{name(names[i])}</th>{''.join(cells)}</tr>")
     return (

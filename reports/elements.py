@@ -10,7 +10,16 @@ _NAME_LENGTH = 80
 
 def name(text: str) -> str:
     """A name from outside, shortened and escaped."""
-    text = text if len(text) <= _NAME_LENGTH else f"{text[: _NAME_LENGTH - 1]}…"
+    return attribute(text if len(text) <= _NAME_LENGTH else f"{text[: _NAME_LENGTH - 1]}…")
+
+
+def file_name(text: str) -> str:
+    """As `name`, of a path, whose end says most."""
+    return attribute(text if len(text) <= _NAME_LENGTH else f"…{text[1 - _NAME_LENGTH :]}")
+
+
+def attribute(text: str) -> str:
+    """A text from outside, escaped, whose characters are all visible."""
     return escape("".join(c if c.isprintable() else "\ufffd" for c in text))
 
 
@@ -47,7 +56,7 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[tuple[str, Any]]], styl
     """
     head = "".join(f"<th>{escape(title)}</th>" for title in titles)
     body = "".join(
-        "<tr>" + "".join(f'<td data-value="{escape(str(v))}">{c}</td>' for c, v in row) + "</tr>"
+        "<tr>" + "".join(f'<td data-value="{attribute(str(v))}">{c}</td>' for c, v in row) + "</tr>"
         for row in rows
     )
     return (

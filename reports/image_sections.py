@@ -8,7 +8,7 @@ import numpy as np
 
 import datasets
 from reports import findings, pictures
-from reports.elements import name, note, section
+from reports.elements import file_name, name, note, section
 from reports.material import Material
 from training import augmentation, data
 
@@ -91,7 +91,7 @@ def _caption(scores: findings.Scores, index: int, doubted: bool) -> str:
         own = f" {row[label]:.2f}" if scores.whole else ""
         text += f'{own}<br><span class="wrong">not {name(names[first])}</span> {row[first]:.2f}'
     mark = ' <span class="mark">label?</span>' if doubted else ""
-    return f'{text}{mark}<br><span class="file">{name(scores.image_names[index])}</span>'
+    return f'{text}{mark}<br><span class="file">{file_name(scores.image_names[index])}</span>'
 
 
 def looked_at(material: Material, made: pictures.Pictures) -> str:
@@ -148,7 +148,7 @@ def duplicates(material: Material, pairs: Sequence | None, made: pictures.Pictur
         classes = [name(dataset.class_names[s.labels[k]]) for s, k in
                    ((dataset.test, i), (dataset.train, j))]  # fmt: skip
         other = "" if classes[0] == classes[1] else f' <span class="wrong">≠ {classes[1]}</span>'
-        files = f"{name(test_names[i])} | {name(train_names[j])}"
+        files = f"{file_name(test_names[i])} | {file_name(train_names[j])}"
         cards.append(
             f'<div class="card"><div class="pair">{pair}</div><b>{classes[0]}</b>{other}<br>'
             f'<span class="file">{files}</span></div>'

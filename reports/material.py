@@ -265,7 +265,7 @@ def _written_scores(material: Material) -> Scores | None:
     path = material.run.directory / "predictions.csv"
     known = material.model or material.dataset
     try:
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = list(csv.DictReader(file, strict=True))
         if known is None:
             names = sorted({row[key] for row in rows for key in ("true", "predicted")})

@@ -4,12 +4,12 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import replace
-from html import escape
 
 import numpy as np
 from PIL import Image
 
 import datasets
+from reports.elements import attribute
 
 # Pixels of a picture's side; what is smaller stays as it is.
 _SIDE = 96
@@ -39,7 +39,7 @@ class Pictures:
             return '<span class="none">no room</span>'
         self._bytes += len(address)
         coarse = ' class="coarse"' if max(pixels.shape[:2]) <= 64 else ""
-        return f'<img{coarse} src="{address}" alt="{escape(text)}" loading="lazy">'
+        return f'<img{coarse} src="{address}" alt="{attribute(text)}" loading="lazy">'
 
 
 def data_uri(pixels: np.ndarray) -> str:

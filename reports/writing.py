@@ -30,7 +30,8 @@ def write(material: Material, path: str | os.PathLike) -> None:
     """Writes a report to one file that needs no other."""
     text = page(material)
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # Paths need not be of characters.
+        temporary.write_text(text, encoding="utf-8", errors="replace")
 
 
 def write_after_training(args: Namespace, model, dataset, result) -> None:

@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import types
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -16,69 +15,12 @@ import models
 import report
 from datasets.batches.split import Split
 from experiments import sweep_plan
+from reports import findings, run_sections, writing
 from reports import material as materials
-from reports import run_sections, writing
 from tests.reports.made_run import make_run
+from tests.reports.page import Page, check_alone
 from training import data
 from utils import UsageError, UserError
-
-_VOID = {"meta", "img", "br"}
-_SVG = {"line", "rect", "circle", "polyline", "polygon"}
-
-
-class Page(HTMLParser):
-    """A page that is read strictly: its elements are closed in their order."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.attributes, self.words, self.data = [], [], [], [], ""
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_startendtag(self, tag, attrs):
-        assert tag in _SVG
-        self._note(tag, attrs)
-
-    def handle_starttag(self, tag, attrs):
-        self._note(tag, attrs)
-        if tag not in _VOID:
-            self.open.append((tag, dict(attrs)))
-
-    def _note(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, *pair) for pair in attrs]
-        names = [name for name, _ in attrs]
-        assert len(names) == len(set(names))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop()[0] == tag
-
-    def handle_data(self, data):
-        tag, attrs = self.open[-1] if self.open else ("", {})
-        if tag == "script" and attrs.get("type") == "application/json":
-            self.data += data
-        elif tag not in ("script", "style"):
-            self.words.append(data)
-
-    @property
-    def text(self):
-        return " ".join("".join(self.words).split())
-
-    @property
-    def keys(self):
-        """The ids of its sections."""
-        return {value for tag, name, value in self.attributes if (tag, name) == ("section", "id")}
-
-
-def check_alone(page):
-    """Nothing is fetched, and nothing runs but the page's own script."""
-    for tag, name, value in page.attributes:
-        assert not name.startswith("on"), (tag, name)
-        if name in ("src", "href", "xlink:href", "action", "data"):
-            assert value.startswith(("data:image/", "#")), value
-    assert page.tags.count("script") == 2
-    assert not {"link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
 
 
 def call(monkeypatch, *argv):
@@ -143,20 +85,26 @@ def test_a_report_says_what_the_run_says(finished, tmp_path, monkeypatch):
     assert "The model has no temperature" in page.text
 
 
-def test_names_are_no_html(finished, monkeypatch):
+def test_names_are_no_html(finished, monkeypatch, tmp_path):
     _, args, model, dataset, result = finished
     names = ["<script>alert(1)</script>", "\"><img src=x onerror='alert(1)'>", "</section>", "&lt;"]
     found = materials.of_training(args, model, dataset, result)
-    found.scores.class_names = [*names, *"456789"]
-    found.scores.image_names = [f'"{i}\' onclick="x"<b>.jpg' for i in found.scores.image_names]
-    found.missing = ["<b onclick=x>"]
+    found.scores.class_names = [*names, "caf\udce9\x1b\n", *"56789"]
+    folder = "<b>/caf\udce9/" + "long" * 30
+    found.scores.image_names = [f"{folder}/\"{i}'>.jpg" for i in found.scores.image_names]
+    found.missing = ["<b onclick=x>", folder]
     found.run.result["command"] = "python </pre><script>alert(2)</script>"
     monkeypatch.setattr(dataset, "class_names", found.scores.class_names)
 
-    page = Page(writing.page(found))
+    writing.write(found, tmp_path / "r.html")
 
+    text = (tmp_path / "r.html").read_text()
+    page = Page(text)
     check_alone(page)
-    assert all(name in page.text for name in names)
+    assert all(name in page.text for name in [*names, "caf\ufffd\ufffd\ufffd"])
+    assert "\x1b" not in text
+    worst = findings.most_wrong(found.scores, 24)
+    assert all(f"longlong/\"{i}'>.jpg" in page.text for i in worst)  # a path's end is what counts
     assert "alert(2)" in json.loads(page.data)["runs"][0]["command"]
 
 
