@@ -61,6 +61,11 @@ class Limits:
     bytes: int = 20_000_000
     seconds: float = 30.0
 
+    @property
+    def request_bytes(self) -> int:
+        """Bytes of a whole request, in which names and boundaries are around the images."""
+        return self.bytes + self.images * _AROUND
+
 
 def make_app(
     batcher: Batcher,
@@ -117,21 +122,21 @@ class _Answer(JSONResponse):
 class _Bounded(Request):
     """A request whose body ends with an error when it is too large."""
 
-    most = 0
+    limits: Limits
 
     async def stream(self):
         size = 0
         async for chunk in super().stream():
             size += len(chunk)
-            if size > self.most:
-                raise _too_large(self.most)
+            if size > self.limits.request_bytes:
+                raise _too_large(self.limits)
             yield chunk
 
 
-def _too_large(most: int) -> HTTPException:
+def _too_large(limits: Limits) -> HTTPException:
     # What is left of it is not read.
     return HTTPException(
-        413, f"more than {most / 1e6:g} MB; send smaller images", {"Connection": "close"}
+        413, f"more than {limits.bytes / 1e6:g} MB; send smaller images", {"Connection": "close"}
     )
 
 
@@ -159,14 +164,13 @@ class _Service:
             self.waiting -= 1
 
     async def _answers(self, request: Request, explain: bool) -> list[dict[str, Any]]:
-        most = self.limits.bytes + self.limits.images * _AROUND
         length = request.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > most:
-            raise _too_large(most)
+        if length.isdecimal() and int(length) > self.limits.request_bytes:
+            raise _too_large(self.limits)
         if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
             raise HTTPException(415, _HOW)
         bounded = _Bounded(request.scope, request.receive)
-        bounded.most = most
+        bounded.limits = self.limits
         try:
             async with asyncio.timeout(self.limits.seconds):
                 form = await bounded.form(max_files=self.limits.images, max_fields=0)

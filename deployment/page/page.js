@@ -28,7 +28,8 @@ function show(card, answer) {
   all.forEach((item, number) => {
     const line = element(card, "div", "", number ? "class" : "class best");
     const percent = facts.scores === "probabilities";
-    const score = percent ? `${(100 * item.score).toFixed(1)} %` : item.score.toFixed(3);
+    // A diverged model gives numbers that JSON lacks.
+    const score = item.score === null ? "–" : percent ? `${(100 * item.score).toFixed(1)} %` : item.score.toFixed(3);
     element(line, "span", score, "score");
     element(line, "span", item.class);
     if (percent) {
