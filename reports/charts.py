@@ -37,15 +37,18 @@ class Axes:
         x_range, y_range: The least and greatest values shown.
         x_label, y_label: What they are.
         log: Whether y is on a logarithmic scale.
+        whole_x: Whether x are whole numbers, as epochs are.
         size: Width and height in the units of the drawing, about pixels.
     """
 
-    def __init__(self, x_range, y_range, x_label, y_label, *, log=False, size=(400, 250)):
+    def __init__(
+        self, x_range, y_range, x_label, y_label, *, log=False, whole_x=False, size=(400, 250)
+    ):
         self._log = log
         self._x_range, self._y_range = x_range, tuple(map(self._scaled, y_range))
         self._size = size
         self._parts = []
-        self._frame(y_range, x_label, y_label)
+        self._frame(y_range, x_label, y_label, whole_x)
 
     def _scaled(self, value: float) -> float:
         return math.log10(value) if self._log else float(value)
@@ -61,14 +64,14 @@ class Axes:
         share = (self._scaled(value) - low) / (high - low)
         return self._size[1] - _BOTTOM - share * (self._size[1] - _TOP - _BOTTOM)
 
-    def _frame(self, y_range, x_label, y_label) -> None:
+    def _frame(self, y_range, x_label, y_label, whole_x) -> None:
         width, height = self._size
         bottom = height - _BOTTOM
         for tick in log_ticks(*y_range) if self._log else ticks(*y_range):
             at = self.y(tick)
             self.add(f'<line class="grid" x1="{_LEFT}" x2="{width - _RIGHT}" {_ys(at, at)}/>')
             self.text(_LEFT - 6, at + 4, number(tick), "end")
-        for tick in ticks(*self._x_range, count=7):
+        for tick in ticks(*self._x_range, count=7, whole=whole_x):
             at = self.x(tick)
             self.add(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" {_ys(_TOP, bottom)}/>')
             self.text(at, bottom + 16, number(tick), "middle")
@@ -125,11 +128,12 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers from `low` to `high`, about `count` of them."""
+def ticks(low: float, high: float, count: int = 5, *, whole: bool = False) -> list[float]:
+    """Round numbers from `low` to `high`, about `count` of them, or only whole ones."""
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+    step = max(step, 1.0) if whole else step
     first = math.ceil(low / step - 1e-9)
     return [step * i for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
@@ -150,7 +154,7 @@ def line_chart(
     from_zero: bool = False,
     log: bool = False,
 ) -> str:
-    """Lines with their bands and a legend below; an empty text where there is nothing to draw.
+    """Lines by epoch with their bands and a legend; an empty text if there is nothing to draw.
 
     Args:
         series: The lines.
@@ -175,7 +179,7 @@ def line_chart(
         high += 0.04 * (high - low)
     x = np.concatenate([line.x for line in drawn])
     x_range = (float(x.min()), float(x.max()) if x.max() > x.min() else float(x.min()) + 1)
-    axes = Axes(x_range, (low, high), x_label, y_label, log=log)
+    axes = Axes(x_range, (low, high), x_label, y_label, log=log, whole_x=True)
     legend = []
     for i, line in enumerate(drawn):
         if line.low is not None:

@@ -150,7 +150,10 @@ def _line(material: Material, name: str, column: str) -> charts.Series:
     x, values = x[known], values[:, known]
     if len(values) == 1:
         return charts.Series(name, x, values[0])
-    return charts.Series(name, x, values.mean(axis=0), *t_interval(values.T))
+    band = t_interval(values.T)
+    if column.endswith("acc"):
+        band = np.clip(band, 0, 1)
+    return charts.Series(name, x, values.mean(axis=0), *band)
 
 
 def repeating(material: Material, numbers: dict) -> str:

@@ -3,7 +3,7 @@ import types
 import numpy as np
 import pytest
 
-from reports import charts, pictures
+from reports import charts, pictures, run_sections
 from reports.cautions import _learning
 
 
@@ -37,6 +37,7 @@ def test_heat_is_bright_where_the_map_is():
 )
 def test_ticks_are_round(low, high, expected):
     assert charts.ticks(low, high) == pytest.approx(expected)
+    assert charts.ticks(1, 2, whole=True) == [1, 2]
 
 
 def test_charts_of_few_equal_and_missing_values():
@@ -50,6 +51,18 @@ def test_charts_of_few_equal_and_missing_values():
     assert "nan" not in chart([1, 2, 3], [2, nan, 2]) + chart([1, 2], [0, 0], log=True)
     assert charts.log_ticks(0.01, 100) == pytest.approx([0.01, 0.1, 1, 10, 100])
     assert "1000" in chart([1, 2, 3], [1, 30, 1000], log=True)
+
+
+def test_bands_of_two_runs_are_of_what_accuracies_can_be():
+    histories = [
+        [{"epoch": 1, "val_acc": acc, "learning_rate": acc, "val_loss": acc}] for acc in (0.8, 0.9)
+    ]
+    material = types.SimpleNamespace(histories=histories)
+    line = run_sections._line(material, "test", "val_acc")
+    # Student's t of one degree of freedom: 12.7 standard errors.
+    assert (line.y[0], line.high[0]) == (pytest.approx(0.85), 1)
+    assert line.low[0] == pytest.approx(0.85 - 12.7062 * 0.05, abs=1e-4)
+    assert run_sections._line(material, "test", "val_loss").high[0] > 1
 
 
 def learnt(acc, val_acc, loss):
