@@ -154,7 +154,8 @@ def workplace(tmp_path, monkeypatch):
     for name in (*GIVEN, *(f"data/{file}" for file in files)):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    (tmp_path / "embeddings").symlink_to(ROOT / "embeddings")
+    for name in ("embeddings", "recipes"):
+        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
 
 
