@@ -50,7 +50,8 @@ def test_a_loss_that_diverges_stops_several_devices(tmp_path):
     process = run(
         "tests.training.small_command",
         *"--dataset digits-sub2 --gpus 2 --simulate_devices --no_progress".split(),
-        *f"--epochs 2 --sgdr_max_lr 1e17 --clipgrad 0 --snapshot {tmp_path}/s".split(),
+        *"--epochs 2 --lr_schedule SGD --sgd_schedule 1:1e30,2 --clipgrad 0".split(),
+        *f"--snapshot {tmp_path}/s".split(),
         status=1,
     )  # fmt: skip
     [line] = [line for line in process.stderr.splitlines() if "learn_classifier.py" in line]
