@@ -11,7 +11,7 @@ from reports.cautions import cautions
 from reports.elements import name, note, section
 from reports.material import Material, of_training
 from training.resuming.signals import Interrupted
-from utils import atomic_path, one_line
+from utils import atomic_path, one_line, say
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ def write_after_training(args: Namespace, model, dataset, result) -> None:
     path = os.path.join(args.output, "report.html")
     try:
         write(of_training(args, model, dataset, result), path)
+        say(f"Report: {path}")
     except Interrupted:
         raise
     except Exception as error:

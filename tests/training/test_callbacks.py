@@ -96,7 +96,7 @@ def test_an_epochs_report(tmp_path, capsys):
     assert float(rows[0]["images_per_second"]) > STEPS / float(rows[0]["seconds"])
     lines = capsys.readouterr().out.splitlines()
     assert [lines[0].split(" - ")[0], lines[2].split(" - ")[0]] == ["Epoch 1/2", "Epoch 2/2"]
-    assert re.fullmatch(r"\d+ s left if all epochs take as long as this one", lines[1])
+    assert re.fullmatch(r"about \d+ s left at the speed of this epoch", lines[1])
 
 
 def test_a_line_is_in_fixed_point_notation():

@@ -71,6 +71,12 @@ class EpochReport(keras.callbacks.Callback):
         self.started = time.perf_counter() - self.seconds_before
         self.seconds_before = 0.0
         self.trained = None
+        self._steps, self._first_step = 0, self.started
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._steps += 1
+        if self._steps == 1:
+            self._first_step = time.perf_counter()
 
     def on_test_begin(self, logs=None):
         self.trained = time.perf_counter()
@@ -93,14 +99,17 @@ class EpochReport(keras.callbacks.Callback):
         self.rows.append(row)
         if self.print_line:
             print(epoch_line(row, self.epochs, self.title), flush=True)
-            self._say_time_left(row)
+            self._say_time_left(row, trained, now)
         self._write()
 
-    def _say_time_left(self, row):
+    def _say_time_left(self, row, trained, now):
         left = self.epochs - row["epoch"]
         if not self._said_time_left and left:
-            text = f"{duration(left * row['seconds'])} left if all epochs take as long as this one"
-            print(text, flush=True)
+            seconds = row["seconds"]
+            if self._steps > 1:  # the first one was compiled
+                step = (trained - self._first_step) / (self._steps - 1)
+                seconds = step * self.params.get("steps", self._steps) + now - trained
+            print(f"about {duration(left * seconds)} left at the speed of this epoch", flush=True)
         self._said_time_left = True
 
     def _write(self):
