@@ -14,7 +14,7 @@ from utils import UsageError, run_script  # first: it says in a line what fails 
 from experiments import comparing, comparison_tables, tables
 from experiments.runs import Run, find_runs
 from training.flags import paths
-from training.flags.arguments import FLAGS
+from training.flags.arguments import DEFAULTS, FLAGS
 from training.flags.parser import Parser
 
 # Where things are and how fast they are read changes no score.
@@ -80,7 +80,7 @@ def find(paths: list[str]) -> tuple[list[Run], list[str]]:
     if not runs:
         raise UsageError(f"{' '.join(paths[:3])}: no finished run (result.json) is there")
     for run in runs:  # of versions before a flag was added, which did what is its default
-        defaults = {flag.dest: flag.unset for flag in FLAGS} | {"split_seed": run.arguments["seed"]}
+        defaults = DEFAULTS | {"split_seed": run.arguments["seed"]}
         run.result["arguments"] = defaults | run.arguments
     return runs, [f"left out, as it is not finished: {directory}" for directory in unfinished]
 

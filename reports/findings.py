@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.calibration import TINY
 from training.reporting.evaluation import wilson_interval
-
-_TINY = float(np.finfo("float32").tiny)
 
 
 @dataclass
@@ -108,7 +107,7 @@ def most_wrong(scores: Scores, most: int) -> np.ndarray:
     """The wrong images of the greatest loss, or of the greatest lack of similarity, worst first."""
     wrong = np.flatnonzero(~scores.hits)
     own, best = scores.own, scores.values.max(axis=1)
-    badness = -np.log(np.maximum(own, _TINY)) if scores.probabilities else best - own
+    badness = -np.log(np.maximum(own, TINY)) if scores.probabilities else best - own
     return wrong[np.argsort(-badness[wrong], kind="stable")][:most]
 
 

@@ -127,8 +127,7 @@ def resolved_arguments(run: Run, data_root: str | None) -> argparse.Namespace:
         run: The run.
         data_root: Where the images are now, if not where they were.
     """
-    defaults = {flag.dest: flag.unset for flag in arguments.FLAGS}
-    args = argparse.Namespace(**{**defaults, **run.arguments})
+    args = argparse.Namespace(**(arguments.DEFAULTS | run.arguments))
     args.data_root = data_root or args.data_root
     # The images are read once, and epochs are what they were.
     args.cache, args.images_seen = "none", None

@@ -42,6 +42,8 @@ def _groups() -> tuple[FlagGroup, ...]:
 
 GROUPS = _groups()
 FLAGS = flags_of(GROUPS)
+# What a flag is that is not given, or that an older version did not have.
+DEFAULTS = {flag.dest: flag.unset for flag in FLAGS}
 
 
 def training_parser() -> Parser:
@@ -89,8 +91,7 @@ def check_training_arguments(args: argparse.Namespace) -> argparse.Namespace:
 
 def load_snapshot(args: argparse.Namespace) -> snapshots.Loaded | None:
     """The snapshot that a run with these arguments continues (`resuming.flags.load_snapshot`)."""
-    defaults = {flag.dest: flag.unset for flag in FLAGS}
-    return resuming.load_snapshot(args, free_arguments(args), defaults)
+    return resuming.load_snapshot(args, free_arguments(args), DEFAULTS)
 
 
 def free_arguments(args: argparse.Namespace) -> set[str]:
