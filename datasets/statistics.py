@@ -140,7 +140,8 @@ def _read(kept: Path) -> Statistics | None:
 
 def _histogram(path: str) -> np.ndarray | UserError:
     try:
-        return np.array(image_files.load_rgb(path).histogram(), np.uint32).reshape(3, 256)
+        with image_files.decoded_rgb(path) as image:
+            return np.array(image.histogram(), np.uint32).reshape(3, 256)
     except UserError as error:
         return error
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 from PIL import Image
@@ -55,6 +56,12 @@ def _difference(first: np.ndarray, second: np.ndarray) -> float:
     return min(float(np.abs(first - view).mean()) for view in (second, second[:, ::-1])) / contrast
 
 
+def _decoded(image, exif_rotation: bool) -> AbstractContextManager[Image.Image]:
+    if isinstance(image, np.ndarray):
+        return nullcontext(Image.fromarray(image))
+    return image_files.decoded_rgb(image, exif_rotation=exif_rotation)
+
+
 def _fingerprints(split) -> tuple[np.ndarray, np.ndarray]:
     """Hashes `(n, 2)` of the images and their mirror images, uint64, and views `(n, 16, 16, 3)`.
 
@@ -64,14 +71,11 @@ def _fingerprints(split) -> tuple[np.ndarray, np.ndarray]:
 
     def fingerprint(image):
         try:
-            if isinstance(image, np.ndarray):
-                image = Image.fromarray(image)
-            else:
-                image = image_files.load_rgb(image, exif_rotation=split.exif_rotation)
+            with _decoded(image, split.exif_rotation) as decoded:
+                # Both are made of this view, in which the sides may have another ratio.
+                image = decoded.resize((64, 64), Image.Resampling.BOX, reducing_gap=2.0)
         except UserError:
             return None
-        # Both are made of this view, in which the sides may have another ratio.
-        image = image.resize((64, 64), Image.Resampling.BOX, reducing_gap=2.0)
         mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         hashes = [imagehash.phash(one).hash.ravel() for one in (image, mirrored)]
         small = image.resize((_VIEW, _VIEW), Image.Resampling.BOX)

@@ -292,12 +292,12 @@ def _decode_into(
         height, width, _ = index[i].tolist()
         if not height:
             return
+        target = pixels[starts[i] : starts[i + 1]].reshape(height, width, 3)
         try:
-            image = image_files.load_rgb(paths[i], exif_rotation=exif_rotation)
+            with image_files.decoded_rgb(paths[i], exif_rotation=exif_rotation) as image:
+                target[...] = resizing.resize_region(image, (width, height), 0, 0, width, height)
         except UserError:
             return
-        target = pixels[starts[i] : starts[i + 1]].reshape(height, width, 3)
-        target[...] = resizing.resize_region(image, (width, height), 0, 0, width, height)
         index[i, 2] = 1
 
     map_threads(decode, range(len(paths)), f"decoding {name}")

@@ -1,7 +1,8 @@
 """From a split's images to the pixels of a batch: which sample comes when, and how it is drawn."""
 
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,9 @@ from datasets.batches.trivial_augment import trivial_augment
 from datasets.batches.trivial_augment_batch import trivial_augment_batch
 from datasets.info import Augmentation
 from foreign_files import image_files
+
+# An image, with its width and height.
+_Sized = tuple[Image.Image | np.ndarray, tuple[int, int]]
 
 
 class Pipeline:
@@ -154,23 +158,23 @@ class FilePipeline(Pipeline):
             self._fill_by_policy(out, samples, epoch, start)
             return
         for i, sample in enumerate(samples):
-            image, size = self._read(sample)
-            if not self._unchanged:
-                draw = rng.generator(self.seed, rng.AUGMENTATION, epoch, start + i)
-                view = transforms.draw_view(draw, *size, self._resize, self.image_size)
-                out[i] = transforms.render_view(image, view, self.image_size, draw)
-            else:
-                size = resizing.resized_size(*size, self._resize[0])
-                out[i] = resizing.center_view(image, size, self.image_size)
+            with self._read(sample) as (image, size):
+                if not self._unchanged:
+                    draw = rng.generator(self.seed, rng.AUGMENTATION, epoch, start + i)
+                    view = transforms.draw_view(draw, *size, self._resize, self.image_size)
+                    out[i] = transforms.render_view(image, view, self.image_size, draw)
+                else:
+                    size = resizing.resized_size(*size, self._resize[0])
+                    out[i] = resizing.center_view(image, size, self.image_size)
 
     def _fill_by_policy(self, out, samples, epoch, start) -> None:
         policy, side = self._policy, self.image_size
         for i, sample in enumerate(samples):
             draw = rng.generator(self.seed, rng.AUGMENTATION, epoch, start + i)
             numbers = draw.random(5)
-            image, size = self._read_source(sample)
-            box = crops.draw_resized_crop(draw, *size, policy.crop_scale)
-            view = crops.resized_crop(image, box, side)
+            with self._read_source(sample) as (image, size):
+                box = crops.draw_resized_crop(draw, *size, policy.crop_scale)
+                view = crops.resized_crop(image, box, side)
             if self._mirrored(samples[i : i + 1], epoch, start + i, numbers[:1])[0]:
                 view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             if policy.trivial_augment:
@@ -180,24 +184,32 @@ class FilePipeline(Pipeline):
                 left, top, width, height = transforms.draw_rectangle(draw, side, side)
                 transforms.fill_noise(out[i, top : top + height, left : left + width], draw)
 
-    def _read_source(self, sample: int) -> tuple[Image.Image | np.ndarray, tuple[int, int]]:
+    @contextlib.contextmanager
+    def _read_source(self, sample: int) -> Iterator[_Sized]:
         """What a policy crops, of the size that a cache holds, with its width and height."""
         if self._store is not None:
             pixels = self._store[sample]
-            return pixels, (pixels.shape[1], pixels.shape[0])
-        image = image_files.load_rgb(self._images[sample], exif_rotation=self._exif_rotation)
-        size = resizing.shrunk_size(*image.size, self._policy.source_side(self.image_size))
-        if size != image.size:
-            image = resizing.resize_region(image, size, 0, 0, *size)
-        return image, size
+            yield pixels, (pixels.shape[1], pixels.shape[0])
+            return
+        with self._decoded(sample) as image:
+            size = resizing.shrunk_size(*image.size, self._policy.source_side(self.image_size))
+            if size != image.size:
+                image = resizing.resize_region(image, size, 0, 0, *size)
+            yield image, size
 
-    def _read(self, sample: int) -> tuple[Image.Image | np.ndarray, tuple[int, int]]:
+    @contextlib.contextmanager
+    def _read(self, sample: int) -> Iterator[_Sized]:
         """The image and its width and height; an array if it has its final size already."""
         if self._store is None:
-            image = image_files.load_rgb(self._images[sample], exif_rotation=self._exif_rotation)
-            return image, image.size
+            with self._decoded(sample) as image:
+                yield image, image.size
+            return
         pixels = self._store[sample]
         if self._store.smaller_side is None:
             image = Image.fromarray(pixels)
-            return image, image.size
-        return pixels, (pixels.shape[1], pixels.shape[0])
+            yield image, image.size
+        else:
+            yield pixels, (pixels.shape[1], pixels.shape[0])
+
+    def _decoded(self, sample: int) -> contextlib.AbstractContextManager[Image.Image]:
+        return image_files.decoded_rgb(self._images[sample], exif_rotation=self._exif_rotation)

@@ -6,8 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import datasets
+from datasets.augmentation import Policy
 from datasets.batches import cache, parallel
 from foreign_files import image_files
 from utils import UsageError, UserError
@@ -37,6 +39,28 @@ def test_cached_images_are_the_same(flowers, mode):
     difference = np.abs(all_images(dataset, 6) - plain)
     assert difference.max() <= 1
     assert difference.mean() <= 0.1
+
+
+@pytest.mark.parametrize("augmentation", [None, Policy("light")])
+@pytest.mark.parametrize("mode", ["none", "ram"])
+def test_the_memory_of_an_image_is_counted_until_it_is_resized(
+    flowers, monkeypatch, mode, augmentation
+):
+    memory = image_files._memory
+    resize, taken = Image.Image.resize, []
+
+    def counted(image, *args, **options):
+        taken.append(memory.size - memory.left)
+        return resize(image, *args, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", counted)
+    dataset = load(flowers, mode, augmentation=augmentation)
+    if mode == "none":
+        all_images(dataset, 1)
+        assert len(dataset.mean) == 3
+    assert len(taken) >= 9
+    assert min(taken) >= 61 * 52 * 3
+    assert memory.left == memory.size
 
 
 @pytest.fixture
@@ -74,7 +98,7 @@ def forbid_decoding(monkeypatch):
     def forbidden(path, **options):
         raise AssertionError(f"decoded: {path}")
 
-    monkeypatch.setattr("foreign_files.image_files.load_rgb", forbidden)
+    monkeypatch.setattr("foreign_files.image_files.decoded_rgb", forbidden)
 
 
 @pytest.mark.parametrize("mode", ["ram", "disk"])
@@ -160,7 +184,7 @@ def test_negative_sizes_are_noticed(flowers):
 
 def test_images_that_became_readable_are_decoded(flowers, monkeypatch):
     expected = all_images(load(flowers, "disk", cache_dir=flowers.parent / "other"))
-    decode = image_files.load_rgb
+    decode = image_files.decoded_rgb
 
     def unreliable(path, **options):
         if path.endswith("00003.jpg"):
@@ -168,7 +192,7 @@ def test_images_that_became_readable_are_decoded(flowers, monkeypatch):
         return decode(path, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(image_files, "load_rgb", unreliable)
+        patch.setattr(image_files, "decoded_rgb", unreliable)
         for _ in range(2):
             with pytest.raises(UserError, match="1 of 9 images cannot be used"):
                 load(flowers, "disk")
@@ -193,13 +217,13 @@ def test_parts_of_killed_builds_are_removed(flowers):
 def test_two_runs_may_build_at_once(flowers):
     code = f"""
 import datasets, foreign_files.image_files as image_files, time, pathlib
-decode = image_files.load_rgb
+decode = image_files.decoded_rgb
 def counted(path, **options):
     with open({str(flowers.parent / "decoded")!r}, "a") as file:
         file.write("x")
     time.sleep(0.05)
     return decode(path, **options)
-image_files.load_rgb = counted
+image_files.decoded_rgb = counted
 dataset = datasets.load_dataset("Flowers", {str(flowers)!r}, image_size=32, cache="disk",
                                 cache_dir={str(flowers.parent / "cache")!r})
 print(sum(int(dataset.train.store[i].sum()) for i in range(6)))
@@ -277,7 +301,7 @@ def test_auto_finds_what_an_earlier_run_left_on_disk(flowers, monkeypatch, caplo
     caplog.set_level("INFO")
     expected = all_images(load(flowers, "disk"))
     with monkeypatch.context() as patch:
-        patch.setattr("foreign_files.image_files.load_rgb", None)
+        patch.setattr("foreign_files.image_files.decoded_rgb", None)
         found = load(flowers, "auto")
     assert found.cache == "disk"
     assert "cache: disk, since the decoded images are in" in caplog.text
