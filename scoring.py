@@ -61,8 +61,7 @@ class View:
     def preprocess(self, image: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarray:
         """As `ImageClassifier.preprocess`."""
         if isinstance(image, str | os.PathLike):
-            with image_files.decoded_rgb(image, exif_rotation=self.exif_rotation) as decoded:
-                return self._cropped(decoded)
+            return views_of_file(image, [self])[0]
         if isinstance(image, Image.Image):
             image = image_files.as_rgb(image, exif_rotation=self.exif_rotation)
         else:
@@ -73,11 +72,29 @@ class View:
                     f"{pixels.dtype} {pixels.shape}"
                 )
             image = Image.fromarray(pixels)
-        return self._cropped(image)
+        return self.cropped(image)
 
-    def _cropped(self, image: Image.Image) -> np.ndarray:
+    def cropped(self, image: Image.Image) -> np.ndarray:
+        """uint8 `(S, S, 3)` of a decoded RGB image, which is upright if it is to be."""
         size = resizing.resized_size(*image.size, self.test_resize)
         return resizing.center_view(image, size, self.image_size)
+
+
+def views_of_file(path: str | os.PathLike, views: Sequence[View]) -> list[np.ndarray]:
+    """What several networks see of an image file, each uint8 `(S, S, 3)`.
+
+    The file is decoded once; twice if some of them see it as it is stored and others upright.
+
+    Raises:
+        UserError: The file cannot be read as an image, or holds values of unknown range.
+    """
+    seen = {}
+    for exif_rotation in {view.exif_rotation for view in views}:
+        with image_files.decoded_rgb(path, exif_rotation=exif_rotation) as image:
+            for view in views:
+                if view.exif_rotation == exif_rotation and view not in seen:
+                    seen[view] = view.cropped(image)
+    return [seen[view] for view in views]
 
 
 class Classifier(Protocol):
@@ -86,12 +103,10 @@ class Classifier(Protocol):
     class_names: Sequence[str]
     class_ids: Sequence[int | str]
     scores_are_probabilities: bool
-
-    def preprocess(self, image: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarray:
-        """uint8 `(S, S, 3)`: what the network sees of an image."""
+    view: View
 
     def batch_scores(self, images: np.ndarray) -> np.ndarray:
-        """The scores `(n, C)` of images `(n, S, S, 3)` that `preprocess` gave."""
+        """The scores `(n, C)` of images `(n, S, S, 3)` that the view gave."""
 
 
 def score_files(
@@ -115,17 +130,18 @@ def score_files(
         Each path with its scores `(C,)`, or with the reason why it cannot be read.
     """
 
+    views = [model.view for model in models]
+
     def read(path):
-        return [model.preprocess(path) for model in models]
+        return views_of_file(path, views)
 
     batch, good = [], []
-    for path, views in read_ahead(read, paths, 2 * batch_size):
-        batch.append((path, views))
-        if not isinstance(views, UserError):
-            good.append(views)
-            pixels = views[0]
-            extrema = zip(pixels.min(axis=(0, 1)), pixels.max(axis=(0, 1)), strict=True)
-            if doubt := image_files.doubtful([*extrema]):
+    for path, seen in read_ahead(read, paths, 2 * batch_size):
+        batch.append((path, seen))
+        if not isinstance(seen, UserError):
+            good.append(seen)
+            # Over the channels of an array NumPy takes as long as decoding does.
+            if doubt := image_files.doubtful(Image.fromarray(seen[0]).getextrema()):
                 logger.warning("%s: %s", path, doubt)
         if len(good) == batch_size:
             yield from _scored(models, batch, good, mirrored)

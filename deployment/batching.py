@@ -30,6 +30,7 @@ class Batcher:
         explain: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     ):
         self.models, self.batch_size, self.explain = models, batch_size, explain
+        self._views = [model.view for model in models]
         self._waiting: queue.SimpleQueue = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
@@ -43,8 +44,8 @@ class Batcher:
         self._thread.join()
 
     def views(self, path: str) -> list[np.ndarray]:
-        """What each model sees of an image file; raises as `ImageClassifier.preprocess`."""
-        return [model.preprocess(path) for model in self.models]
+        """As `scoring.views_of_file`."""
+        return scoring.views_of_file(path, self._views)
 
     def scores(self, views: Sequence[np.ndarray]) -> Future:
         """The scores `(C,)` of an image, when they are there."""

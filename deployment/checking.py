@@ -71,7 +71,7 @@ def spread(count: int, most: int) -> np.ndarray:
 def seen_images(model: scoring.Classifier, paths: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """What a model sees of image files, `(n, S, S, 3)`, and why others cannot be read."""
     images, errors = [], []
-    for _, pixels in scoring.read_ahead(model.preprocess, paths, 2 * BATCH):
+    for _, pixels in scoring.read_ahead(model.view.preprocess, paths, 2 * BATCH):
         if isinstance(pixels, UserError):
             errors.append(str(pixels))
         else:

@@ -30,10 +30,10 @@ class Exported:
         self.facts, self.outputs = facts, run
         self.class_names, self.class_ids = facts.class_names, facts.class_ids
         self.scores_are_probabilities = facts.probabilities
-        self.preprocess = facts.view.preprocess
+        self.view = facts.view
 
     def batch_scores(self, images: np.ndarray) -> np.ndarray:
-        """The scores `(n, C)` of images `(n, S, S, 3)` that `preprocess` gave."""
+        """The scores `(n, C)` of images `(n, S, S, 3)` that the view gave."""
         scores = self.outputs(np.ascontiguousarray(images))["scores"]
         if scores.shape != (len(images), len(self.class_names)):
             raise ValueError(
@@ -55,7 +55,7 @@ def read_exported(path: str | os.PathLike) -> Exported:
         model = read(path)
         # What cannot compute is found here; and runtimes tell of their start as they first compute.
         with quiet():
-            side = model.facts.view.image_size
+            side = model.view.image_size
             model.batch_scores(np.zeros((1, side, side, 3), np.uint8))
         return model
     except (UserError, ModuleNotFoundError):

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Sequence
 
-from scoring import Classifier, View
+from scoring import Classifier
 from utils import UsageError, UserError
 
 SUFFIXES = (".keras", ".onnx", ".tflite")
@@ -25,7 +25,7 @@ def load_model(path: str | os.PathLike) -> Classifier:
 
     model = models.load_model(path)
     try:
-        View.of(model.info)
+        _ = model.view
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
     return model

@@ -113,6 +113,15 @@ class ImageClassifier(keras.Model):
             return outputs["prob"]
         return self.embedding_head.class_scores(outputs["embedding"])
 
+    @property
+    def view(self) -> View:
+        """What the network sees of an image.
+
+        Raises:
+            ValueError: The model does not know its own size of images.
+        """
+        return View.of(self.info)
+
     def preprocess(self, image: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarray:
         """What the network sees of an image: resized and cropped as in evaluation.
 
@@ -126,7 +135,7 @@ class ImageClassifier(keras.Model):
             UserError: The file cannot be read as an image, or holds values of unknown range.
             ValueError: It is no image, or the model does not know its own size of images.
         """
-        return View.of(self.info).preprocess(image)
+        return self.view.preprocess(image)
 
     def classify(self, images, batch_size: int = 32) -> tuple[np.ndarray, np.ndarray]:
         """Predicts the classes of decoded images; for files there is `classify_files`.

@@ -10,7 +10,10 @@ import pytest
 
 import models
 import predict
+import scoring
 from deployment import labels
+from foreign_files import image_files
+from scoring import View
 from utils import UsageError
 
 from .conftest import CLASSES
@@ -129,6 +132,27 @@ def test_several_models_give_the_mean_of_their_scores(label, dumps, photos, scor
     for name, reason in {"pigs": "other classes", "similarities": "another kind of sc"}.items():
         with pytest.raises(UsageError, match=rf"{name}\.keras: has {reason}"):
             label("--model", dumps["softmax"], "--model", dumps[name], *photos)
+
+
+def test_several_models_share_the_decoding(label, dumps, photos, monkeypatch):
+    """Of views that differ each model gets its own."""
+    decode, decoded = image_files.decoded_rgb, []
+
+    def counted(path, **options):
+        decoded.append(options["exif_rotation"])
+        return decode(path, **options)
+
+    monkeypatch.setattr(image_files, "decoded_rgb", counted)
+    flags = [flag for name in ("softmax", "cosine") for flag in ("--model", dumps[name])]
+    label(*flags, *photos)
+    assert decoded == [True] * len(photos)
+    decoded.clear()
+    views = [View(24, 28, True), View(24, 28, False), View(20, 20, True)]
+    seen = scoring.views_of_file(photos[1], views)
+    assert sorted(decoded) == [False, True]
+    for view, own in zip(views, seen, strict=True):
+        np.testing.assert_array_equal(own, view.preprocess(photos[1]))
+    assert not np.array_equal(seen[0], seen[1])  # the file lies on its side
 
 
 def test_scores_are_calibrated_where_the_model_has_a_temperature(dumps, photos, scores):

@@ -38,7 +38,7 @@ class Slow:
 
     def __init__(self, model):
         self.model, self.go, self.sizes = model, threading.Event(), []
-        self.class_names, self.preprocess = model.class_names, model.preprocess
+        self.class_names, self.view = model.class_names, model.view
         self.go.set()
 
     def batch_scores(self, images):
