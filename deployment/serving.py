@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,12 +54,21 @@ class Limits:
         images: In a request.
         bytes: Of a request's images together.
         seconds: In which a request has to arrive.
+        start: Seconds after which it must have come with `rate` or faster; whoever sends nothing
+            keeps its place no longer than that.
+        rate: Bytes a second.
     """
 
     waiting: int = 256
     images: int = 16
     bytes: int = 20_000_000
     seconds: float = 30.0
+    start: float = 2.0
+    rate: float = 50_000.0
+
+    def allowed(self, size: int) -> float:
+        """Seconds that a request may take of which `size` bytes have arrived."""
+        return min(self.seconds, self.start + size / self.rate)
 
     @property
     def request_bytes(self) -> int:
@@ -120,9 +129,15 @@ class _Answer(JSONResponse):
 
 
 class _Bounded(Request):
-    """A request whose body ends with an error when it is too large."""
+    """A request whose body ends with an error when it is too large.
+
+    Attributes:
+        limits: What is too large.
+        arrived: Is told how many bytes there are so far.
+    """
 
     limits: Limits
+    arrived: Callable[[int], None]
 
     async def stream(self):
         size = 0
@@ -130,6 +145,7 @@ class _Bounded(Request):
             size += len(chunk)
             if size > self.limits.request_bytes:
                 raise _too_large(self.limits)
+            self.arrived(size)
             yield chunk
 
 
@@ -171,14 +187,18 @@ class _Service:
             raise HTTPException(415, _HOW)
         bounded = _Bounded(request.scope, request.receive)
         bounded.limits = self.limits
+        began = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(self.limits.seconds):
+            async with asyncio.timeout_at(began + self.limits.allowed(0)) as end:
+                bounded.arrived = lambda size: end.reschedule(began + self.limits.allowed(size))
                 form = await bounded.form(max_files=self.limits.images, max_fields=0)
         except ClientDisconnect:
             raise HTTPException(400, "the request ended before it was whole") from None
         except TimeoutError:
             raise HTTPException(
-                408, f"the request did not arrive in {self.limits.seconds:g} s"
+                408,
+                f"the request comes too slowly: expected {self.limits.rate / 1000:g} kB a second, "
+                f"and all of it in {self.limits.seconds:g} s",
             ) from None
         try:
             uploads = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]

@@ -11,6 +11,7 @@ import signal
 import socket
 import struct
 import threading
+import time
 import uuid
 import zlib
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -30,7 +31,7 @@ from utils import UserError
 from ..programs import Program
 from .conftest import CLASSES
 
-LIMITS = serving.Limits(waiting=250, images=3, bytes=200_000, seconds=1.0)
+LIMITS = serving.Limits(waiting=250, images=3, bytes=200_000)
 
 
 class Slow:
@@ -208,22 +209,41 @@ def test_requests_beyond_the_limits_are_refused(port, contents):
     assert classify(port, ("a.png", contents[0]))[0] == 200
 
 
-def test_a_request_that_does_not_arrive_ends(port):
-    _, headers = form()
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as slow:
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        slow.sendall(f"POST /classify HTTP/1.1\r\nHost: 127.0.0.1\r\n{lines}".encode())
-        slow.sendall(b"Content-Length: 1000\r\n\r\n--")
-        assert slow.recv(1000).startswith(b"HTTP/1.1 408 ")
+def begin(port, body, headers, length):
+    """A connection on which a part of a request is sent."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head = f"POST /classify HTTP/1.1\r\nHost: 127.0.0.1\r\n{lines}Content-Length: {length}\r\n\r\n"
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+def test_clients_that_send_nothing_do_not_keep_others_out(model, contents):
+    """More than are served at a time; an answer to the good one takes longer than they have."""
+    limits = serving.Limits(seconds=600, start=0.2)
+    body, headers = form(("a.png", contents[0]))
+    with served(model, limits) as port, contextlib.ExitStack() as opened:
+        stalled = [
+            opened.enter_context(begin(port, body[:5], headers, len(body))) for _ in range(40)
+        ]
+        assert ask(port, body=body, headers=headers)[0] == 200
+        assert all(one.recv(1000).startswith(b"HTTP/1.1 408 ") for one in stalled)
+
+
+def test_a_slow_request_is_taken_while_it_comes(model, contents):
+    body, headers = form(("a.png", contents[0]))
+    half = len(body) // 2
+    limits = serving.Limits(start=1.0, rate=half / 20)
+    with served(model, limits) as port, begin(port, body[:half], headers, len(body)) as slow:
+        time.sleep(1.2)
+        slow.sendall(body[half:])
+        assert slow.recv(1000).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_client_that_goes_away_is_no_fault_of_the_server(port, contents, caplog):
     body, headers = form(("a.png", contents[0]))
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     for part in (body[: len(body) // 2], body):
-        with socket.create_connection(("127.0.0.1", port)) as gone:
-            head = f"POST /classify HTTP/1.1\r\nHost: 127.0.0.1\r\n{lines}"
-            gone.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + part)
+        begin(port, part, headers, len(body)).close()
     for _ in range(3):
         assert classify(port, ("a.png", contents[0]))[0] == 200
     assert caplog.records == []
