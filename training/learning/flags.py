@@ -13,8 +13,8 @@ from training.learning import network_flags
 from utils import UsageError
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-OPTIMIZERS = ("sgd", "adamw")
-_ADAMW_DECAY = 0.005
+OPTIMIZERS = ("sgd", "adamw", "muon")
+_DECOUPLED_DECAY = 0.005
 _WEIGHT_FILES = (".keras", ".h5", ".hdf5")
 
 
@@ -117,7 +117,8 @@ OPTIMISATION = FlagGroup(
             default="sgd",
             help="sgd: with momentum 0.9; adamw: its decay is apart from the gradients, w shrinks "
             "by rate*2*L*w each step, with L of --weight_decay (0.005 where none is given); rates "
-            "around 0.001 suit it",
+            "around 0.001 suit it; muon: the kernels of convolutions take steps that are "
+            "orthogonal matrices, all else is as with adamw",
         ),
         Flag("--nesterov", action="store_true", help="Nesterov momentum", on_resume="allowed"),
         Flag(
@@ -254,14 +255,16 @@ def check_learning_arguments(args: argparse.Namespace, num_classes: int | None) 
 
 def _check_optimizer(args: argparse.Namespace) -> None:
     several = args.gpus > 1 or (args.num_processes or 1) > 1
-    for flag, given in (("--ema", args.ema), ("--optimizer adamw", args.optimizer == "adamw")):
+    for flag, given in (
+        ("--ema", args.ema),
+        (f"--optimizer {args.optimizer}", args.optimizer != "sgd"),
+    ):
         if given and several:
             raise UsageError(f"{flag}: works on one device only; leave it out, or the others")
-    if args.optimizer == "adamw":
-        if args.nesterov:
-            raise UsageError("--nesterov: belongs to --optimizer sgd and does nothing with adamw")
-        if args.weight_decay is None:
-            args.weight_decay = _ADAMW_DECAY
+    if args.optimizer == "adamw" and args.nesterov:
+        raise UsageError("--nesterov: does nothing with --optimizer adamw; leave one of them out")
+    if args.optimizer != "sgd" and args.weight_decay is None:
+        args.weight_decay = _DECOUPLED_DECAY
 
 
 def _check_finetuning(args: argparse.Namespace) -> None:

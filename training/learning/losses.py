@@ -173,7 +173,7 @@ def compile_classifier(
 def compile_model(args: Namespace, model: keras.Model) -> None:
     """Compiles an `ImageClassifier` with the optimiser, anew, that resolved arguments ask for."""
     optimizer = make_optimizer(args)
-    if args.optimizer == "adamw" and args.weight_decay_on == "kernels":
+    if args.optimizer != "sgd" and args.weight_decay_on == "kernels":
         # Biases and what scales and shifts are vectors.
         vectors = [weight for weight in model.trainable_variables if len(weight.shape) < 2]
         optimizer.exclude_from_weight_decay(vectors)

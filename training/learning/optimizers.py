@@ -10,7 +10,7 @@ from training.learning import averaging
 
 
 def make_optimizer(args: Namespace) -> keras.optimizers.Optimizer:
-    """Stochastic gradient descent with momentum 0.9, or AdamW, as resolved arguments ask for it.
+    """Stochastic gradient descent with momentum 0.9, AdamW or Muon, as resolved arguments ask.
 
     Made in the scope of the distribution that the network is trained in.
     """
@@ -25,9 +25,13 @@ def make_optimizer(args: Namespace) -> keras.optimizers.Optimizer:
         # The parts of a batch are steps for Keras.
         momentum = averaging.momentum(args.ema, args.batch_size / parts)
         options |= {"use_ema": True, "ema_momentum": momentum}
+    # As everywhere here, the gradient of the decay is 2·L·w.
+    decay = 2 * args.weight_decay if args.optimizer != "sgd" else None
     if args.optimizer == "adamw":
-        # As everywhere here, the gradient of the decay is 2·L·w.
-        return AdamW(weight_decay=2 * args.weight_decay, **options)
+        return AdamW(weight_decay=decay, **options)
+    if args.optimizer == "muon":
+        options["nesterov"] = args.nesterov
+        return Muon(weight_decay=decay, adam_weight_decay=decay, **options)
     sgd = MergedSGD if several else SGD
     optimizer = sgd(momentum=0.9, nesterov=args.nesterov, **options)
     if several and keras.config.dtype_policy().compute_dtype == "float16":
@@ -63,6 +67,27 @@ class AveragesBeside:
 
 class AdamW(AveragesBeside, keras.optimizers.AdamW):
     """Keras' AdamW. (Loshchilov & Hutter, *Decoupled Weight Decay Regularization*, ICLR 2019.)"""
+
+
+class Muon(AveragesBeside, keras.optimizers.Muon):
+    """Keras' Muon, here for the kernels of convolutions, each as one matrix.
+
+    Keras takes matrices alone. The rows are a kernel's places and input channels, the columns its
+    filters. In place of the momentum goes the orthogonal matrix nearest to it, roughly, times 0.2
+    times the root of its longer side: changes are as large as those of Adam. Everything else is
+    AdamW's. (Jordan et al., *Muon: An optimizer for hidden layers in neural networks*, 2024; the
+    factors: Liu et al., *Muon is scalable for LLM training*, arXiv 2502.16982.)
+    """
+
+    def _should_use_adamw(self, variable):
+        return len(variable.shape) < 3
+
+    def _muon_update_step(self, gradient, variable, lr, m):
+        self.assign(m, self.momentum * m + gradient)
+        step = gradient + self.momentum * m if self.nesterov else m
+        matrix = ops.reshape(step, (-1, variable.shape[-1]))
+        change = self.lr_adjust(lr * self.zeropower_via_newtonschulz5(matrix, self.ns_steps))
+        self.assign_sub(variable, ops.reshape(change, variable.shape))
 
 
 class SGD(AveragesBeside, keras.optimizers.SGD):

@@ -181,7 +181,7 @@ def test_the_epochs_may_change_where_no_rate_depends_on_them(flags, free):
         ("--finish_size 4 --architecture fast-cnn", "--finish_size 4: fast-cnn needs images"),
         ("--finish_size 8", "--finish_size 8: all images have this size"),
         ("--ema 9 --gpus 2", "--ema: works on one device only"),
-        ("--optimizer adamw --nesterov", "--nesterov: belongs to --optimizer sgd"),
+        ("--optimizer adamw --nesterov", "--nesterov: does nothing with"),
         ("--max_lr 1", "--max_lr belongs to --lr_schedule cosine"),
         ("--warmup 0.1", "--warmup belongs to --lr_schedule cosine"),
         ("--images_seen 9 --epochs 9", "--images_seen: says how long to train, as --epochs does"),

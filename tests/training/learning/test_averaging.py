@@ -53,9 +53,10 @@ def test_the_network_gets_the_averages_and_statistics_of_its_own(trained, monkey
     np.testing.assert_allclose(np.array(bn.moving_variance), variance, rtol=2e-3)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("on", ["kernels", "all"])
-def test_adamw_shrinks_kernels_or_all(on):
-    flags = ["--optimizer", "adamw", "--weight_decay", "0.1", "--clipgrad", "0"]
+def test_decoupled_decay_shrinks_kernels_or_all(on, optimizer):
+    flags = ["--optimizer", optimizer, "--weight_decay", "0.1", "--clipgrad", "0"]
     flags += ["--weight_decay_on", on]
     args = arguments.check_training_arguments(arguments.training_parser().parse_args(flags))
     inputs = keras.Input((3,))
