@@ -34,7 +34,7 @@ GROUPS = (
                 "--out",
                 metavar="FILE.html",
                 help="the report",
-                default_text="report.html in the directory",
+                default_text="report.html in the directory, if it is one",
             ),
             Flag(
                 "--model",
@@ -69,6 +69,11 @@ def parse_arguments() -> argparse.Namespace:
     add_groups(parser, GROUPS)
     args = parser.parse_args()
     if args.out is None:
+        if len(args.runs) > 1:
+            raise UsageError(
+                "--out is missing: a report of several directories needs a file of its own; give "
+                "--out FILE.html"
+            )
         args.out = os.path.join(args.runs[0], "report.html")
     paths.check_output_file("--out", args.out, ".html", made_by_run=args.runs[:1])
     if args.model:

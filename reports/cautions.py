@@ -14,6 +14,8 @@ _FEW_PER_CLASS = 5
 # Points of accuracy between training and judged images that say the training is learnt by heart.
 _GAP = 0.3
 _LAST = 5
+# The share of the test images that one class gets from a network that has not learnt.
+_ONE_CLASS = 0.9
 
 
 def cautions(material: Material, duplicates: Sequence | None) -> list[str]:
@@ -25,6 +27,7 @@ def cautions(material: Material, duplicates: Sequence | None) -> list[str]:
     """
     found = [
         *_other_model(material),
+        *_few_predicted(material),
         *_selection(material),
         *_duplicated(material, duplicates),
         *_test_set(material),
@@ -48,6 +51,29 @@ def _other_model(material: Material) -> list[str]:
         f"The model is right about {100 * hits.mean():.1f} % of the test images, and not "
         f"{100 * said:.1f} % as at the end of the run: it is another model, or the images changed. "
         "Classes and images below are of this model."
+    ]
+
+
+def _few_predicted(material: Material) -> list[str]:
+    """A network that names hardly any classes, whatever it sees."""
+    scores = material.scores
+    if scores is None:
+        return []
+    counts = np.bincount(scores.predicted, minlength=len(scores.class_names))
+    labels = np.bincount(scores.labels, minlength=len(counts))
+    most, images, named = int(counts.argmax()), len(scores.labels), int((counts > 0).sum())
+    known = int((labels > 0).sum())
+    if counts[most] >= _ONE_CLASS * images and labels[most] < counts[most] / 2:
+        share = "All" if named == 1 else f"{100 * counts[most] / images:.0f} % of the"
+        said = f"{share} test images are taken for one class, {scores.class_names[most]}"
+    elif images >= _FEW_PER_CLASS * known and named < known / 2:
+        said = f"Only {named} of {known} classes are ever predicted"
+    else:
+        return []
+    return [
+        f"{said}: the network has learnt little yet. Most often the training was too short (few "
+        "images need many --epochs), or its learning rate too high. If the training loss is low "
+        "all the same, the test images differ from the training images, or labels are wrong."
     ]
 
 

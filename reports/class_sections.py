@@ -32,11 +32,10 @@ _FITTING = (
 )
 
 
-def classes(material: Material, matrix: np.ndarray) -> str:
+def classes(material: Material, rows: list[findings.ClassRow]) -> str:
     """How many images of each class are recognised."""
     names = material.scores.class_names
-    rows = findings.class_rows(matrix)
-    rows.sort(key=lambda row: (row.recall is None, row.recall, row.index))
+    rows = sorted(rows, key=lambda row: (row.recall is None, row.recall, row.index))
     train = None
     if material.dataset is not None:
         train = np.bincount(material.dataset.train.labels, minlength=len(names))

@@ -31,7 +31,12 @@ def worst(material: Material, made: pictures.Pictures) -> str:
     unsure = findings.least_certain(scores, _GRID)
     marked = set(doubted)
     measure = "the least probability" if scores.probabilities else "the greatest lack of similarity"
-    parts = []
+    parts = [
+        note(
+            "Below an image: its true class with that class's score; what it was taken for, in "
+            "red, or, where the model is right, the next best class; and its file."
+        )
+    ]
     if len(wrong):
         parts += [
             f"<h3>The {len(wrong)} most wrong</h3>",
@@ -40,7 +45,7 @@ def worst(material: Material, made: pictures.Pictures) -> str:
         ]
     parts += [
         f"<h3>The {len(unsure)} least certain</h3>",
-        note("The two best classes score nearly the same."),
+        note(_apart(scores, unsure)),
         _grid(material, unsure, made, marked),
     ]
     if not doubts:
@@ -57,6 +62,16 @@ def worst(material: Material, made: pictures.Pictures) -> str:
             _grid(material, others, made, marked),
         ]
     return section("images", "Which images?", *parts)
+
+
+def _apart(scores: findings.Scores, chosen: np.ndarray) -> str:
+    """How far apart the two best classes of the least certain images score."""
+    two = np.sort(scores.values[chosen], axis=1)[:, -2:]
+    apart = two[:, 1] - two[:, 0]
+    return (
+        "Those of which the two best classes score the closest, the closest first: "
+        f"{apart[0]:.2f} to {apart[-1]:.2f} apart."
+    )
 
 
 def _grid(material: Material, chosen: Sequence[int], made: pictures.Pictures, marked: set) -> str:
@@ -85,11 +100,12 @@ def _caption(scores: findings.Scores, index: int, doubted: bool) -> str:
     first = int(best[0])
     is_right = first == label
     text = f"<b>{name(names[label])}</b>"
-    if is_right and len(best) > 1:
-        text += f" {row[label]:.2f}<br>then {name(names[best[1]])} {row[best[1]]:.2f}"
+    if is_right:
+        text += f" {row[label]:.2f}<br>right; next {name(names[best[1]])} {row[best[1]]:.2f}"
     else:
         own = f" {row[label]:.2f}" if scores.whole else ""
-        text += f'{own}<br><span class="wrong">not {name(names[first])}</span> {row[first]:.2f}'
+        other = f'<span class="wrong">{name(names[first])}</span>'
+        text += f"{own}<br>taken for {other} {row[first]:.2f}"
     mark = ' <span class="mark">label?</span>' if doubted else ""
     return f'{text}{mark}<br><span class="file">{file_name(scores.image_names[index])}</span>'
 

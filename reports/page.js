@@ -19,6 +19,9 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+// The same text for people and for programs.
+for (const shown of document.querySelectorAll("pre[data-of]"))
+  shown.textContent = document.getElementById(shown.dataset.of).textContent;
 // What is folded away is printed too.
 addEventListener("beforeprint", () => {
   for (const part of document.querySelectorAll("details:not(.not-printed)")) part.open = true;

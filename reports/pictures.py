@@ -15,17 +15,19 @@ from reports.elements import attribute
 _SIDE = 96
 # Up to this side PNG, without loss, is about as small as JPEG.
 _EXACT = 32
-# Bytes of all pictures of a page, as text. The rest of a page takes less than half as much.
-_MOST_BYTES = 2_000_000
 # From little to much: dark blue, magenta, orange, yellow.
 _HEAT = np.array([[20, 10, 90], [190, 30, 120], [250, 140, 30], [255, 245, 120]], float)
 
 
 class Pictures:
-    """Makes the pictures of a page, until they are too many bytes for one file."""
+    """Makes the pictures of a page, until they are too many bytes for one file.
 
-    def __init__(self):
-        self._bytes = 0
+    Args:
+        most: Bytes of all of them, as text.
+    """
+
+    def __init__(self, most: int):
+        self._left = most
 
     def image(self, pixels: np.ndarray, text: str) -> str:
         """An `img` element.
@@ -35,9 +37,9 @@ class Pictures:
             text: What it shows, for those who cannot see it.
         """
         address = data_uri(pixels)
-        if self._bytes + len(address) > _MOST_BYTES:
+        if len(address) > self._left:
             return '<span class="none">no room</span>'
-        self._bytes += len(address)
+        self._left -= len(address)
         coarse = ' class="coarse"' if max(pixels.shape[:2]) <= 64 else ""
         return f'<img{coarse} src="{address}" alt="{attribute(text)}" loading="lazy">'
 

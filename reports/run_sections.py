@@ -13,9 +13,9 @@ from reports.material import Material
 from training.reporting.progress import duration
 
 _SELECTED = {
-    "validation": "validation images, which were kept out of the training; the test images were "
-    "used once, at the end",
-    "test": "the test images, as in the published protocol",
+    "validation": "validation images, which were kept out of the training: by them epochs were "
+    "judged; the test images were used once, at the end",
+    "test": "the test images, as in the published protocol: by them epochs were judged",
 }
 
 
@@ -26,7 +26,7 @@ def verdict(material: Material) -> str:
     accuracies = [run.score("acc") for run in material.runs]
     averages = [run.score("average_acc") for run in material.runs]
     parts = [_headline(accuracies, test)]
-    pairs = [("mean over the classes", _mean(averages))]
+    pairs = [("mean over the classes (average_acc)", _mean(averages))]
     classes = result.get("dataset", {}).get("classes")
     if classes:
         pairs.append(("by chance", f"{percent(1 / classes)} (1 of {classes} classes)"))
@@ -156,6 +156,10 @@ def _line(material: Material, name: str, column: str) -> charts.Series:
     return charts.Series(name, x, values.mean(axis=0), *band)
 
 
+# The numbers of many classes are long, and in the page once.
+_SHOWN_BY_SCRIPT = '<pre data-of="data">They are in this page\'s source, at its end.</pre>'
+
+
 def repeating(material: Material, numbers: dict) -> str:
     """The command, versions and all numbers, for people and for programs.
 
@@ -184,6 +188,6 @@ def repeating(material: Material, numbers: dict) -> str:
         "How can it be repeated?",
         f"<pre>{escape(str(result.get('command', 'unknown')))}</pre>",
         facts(pairs),
-        details("All arguments and numbers as JSON", f"<pre>{escape(text)}</pre>", "not-printed"),
+        details("All arguments and numbers as JSON", _SHOWN_BY_SCRIPT, "not-printed"),
         f'<script type="application/json" id="data">{safe}</script>',
     )

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 # At the end of a training near-duplicates are searched for among so many images at most, which
 # takes a few seconds.
 _FEW_IMAGES = 3000
+# Bytes of a page, and of them what is for the captions of pictures and for the matrix.
+_MOST_BYTES, _CAPTIONS = 2_900_000, 400_000
 _TITLES = {
     "verdict": "Verdict", "cautions": "Cautions", "curves": "Curves", "classes": "Classes",
     "confusions": "Confusions", "images": "Images", "attention": "Attention",
@@ -56,33 +58,39 @@ def write_after_training(args: Namespace, model, dataset, result) -> None:
 
 def page(material: Material) -> str:
     """A report as HTML."""
-    made = pictures.Pictures()
     pairs, searched = _duplicates(material)
-    sections = [
-        run_sections.verdict(material),
-        _cautions(material, pairs, searched),
-        run_sections.curves(material),
-    ]
     numbers = {"missing": material.missing, "near_duplicates": pairs and len(pairs)}
-    if material.scores is not None:
+    scored, matrix = material.scores is not None, None
+    classes = calibration = ""
+    if scored:
         matrix = findings.confusion_matrix(material.scores)
+        rows = findings.class_rows(matrix)
+        classes = class_sections.classes(material, rows)
         calibration, numbers["calibration"] = class_sections.calibration(material)
         numbers["classes"] = [
             {"class": material.scores.class_names[row.index], "images": row.images,
              "recall": row.recall, "interval": [row.low, row.high], "precision": row.precision}
-            for row in findings.class_rows(matrix)
+            for row in rows
         ]  # fmt: skip
-        sections += [
-            class_sections.classes(material, matrix),
-            class_sections.confusions(material, matrix, made),
-            image_sections.worst(material, made),
-            image_sections.looked_at(material, made),
-            calibration,
-        ]
-    sections += [
+    first = [
+        run_sections.verdict(material),
+        _cautions(material, pairs, searched),
+        run_sections.curves(material),
+        classes,
+    ]
+    last = run_sections.repeating(material, numbers)
+    # Pictures get the room that the rest leaves.
+    words = sum(len(part.encode(errors="replace")) for part in (*first, calibration, last))
+    made = pictures.Pictures(_MOST_BYTES - _CAPTIONS - words)
+    sections = [
+        *first,
+        class_sections.confusions(material, matrix, made) if scored else "",
+        image_sections.worst(material, made) if scored else "",
+        image_sections.looked_at(material, made) if scored else "",
+        calibration,
         image_sections.augmented(material, made),
         image_sections.duplicates(material, pairs, made),
-        run_sections.repeating(material, numbers),
+        last,
     ]
     return _document(f"{material.args.dataset}, {material.args.architecture}", sections)
 

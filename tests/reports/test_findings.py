@@ -1,3 +1,5 @@
+import types
+
 import numpy as np
 import pytest
 import sklearn.metrics
@@ -5,6 +7,7 @@ from PIL import Image
 
 from datasets.batches.split import Split
 from reports import duplicates, findings
+from reports.cautions import _few_predicted
 
 
 def make_scores(values, labels, probabilities=True):
@@ -79,3 +82,17 @@ def test_near_duplicates_are_found_and_others_are_not():
     found = duplicates.find(Split(images[1:], labels[1:]), Split(test, labels[:4]))
 
     assert sorted(found) == [(1, 0), (2, 19), (3, 20)]
+
+
+def test_a_network_that_names_hardly_any_class_is_said_to_have_learnt_little():
+    def said(predicted, labels):
+        material = types.SimpleNamespace(scores=make_scores(np.eye(10)[predicted], labels))
+        return "".join(_few_predicted(material))
+
+    labels = np.arange(100) % 10
+    assert said(np.full(100, 3), labels).startswith("All test images are taken for one class, c3:")
+    mostly = np.where(np.arange(100) < 92, 3, 4)
+    assert said(mostly, labels).startswith("92 % of the test images are taken for one class, c3:")
+    assert said(labels // 3, labels).startswith("Only 4 of 10 classes are ever predicted:")
+    assert said(labels, labels) == ""
+    assert said(np.full(100, 3), np.where(np.arange(100) < 95, 3, 4)) == ""

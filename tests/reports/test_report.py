@@ -204,6 +204,28 @@ def test_several_seeds_are_a_mean_and_a_spread(own, tmp_path, monkeypatch):
         call(monkeypatch, own, other, "--out", tmp_path / "r.html")
 
 
+def test_pictures_get_the_room_that_many_classes_leave(finished, monkeypatch):
+    assert writing._MOST_BYTES < 3_000_000
+    monkeypatch.setattr(writing, "_MOST_BYTES", 2_000_000)
+    _, args, _, dataset, _ = finished
+    random = np.random.default_rng(0)
+    names = [f'"{i}" & {"long " * 30}' for i in range(1000)]
+    labels = random.integers(0, 1000, 6000)
+    noise = random.integers(0, 256, (96, 96, 3), "uint8")
+    test = Split(np.broadcast_to(noise, (6000, *noise.shape)), labels)
+    result = types.SimpleNamespace(labels=labels, class_scores=random.random((6000, 1000)))
+    found = materials.of_training(args, None, dataset, result)
+    spec = dataclasses.replace(dataset.spec, image_size=96)
+    found.dataset = dataclasses.replace(dataset, spec=spec, test=test, class_names=names)
+    found.scores.class_names, found.scores.image_names = names, names * 6
+
+    text = writing.page(found)
+
+    assert 1_600_000 < len(text.encode()) < 2_000_000
+    assert text.count("<img") > 30
+    assert "no room" in text
+
+
 def test_a_report_of_what_is_there(own, tmp_path, monkeypatch, capsys):
     gone = {"dataset": "CIFAR-10", "data_root": str(tmp_path / "gone"), "model_dump": None}
     result = change_result(own, lambda result: result["arguments"].update(gone))
@@ -294,6 +316,7 @@ def test_a_result_of_another_form_is_one_line(own, monkeypatch, change):
         ([".", "--out", "r.html"], "no finished run"),
         ([".", "--out", "r.txt"], r"must end in \.html"),
         ([".", "--model", "m.keras"], r"--model m\.keras: there is no such file"),
+        ([".", "other"], "--out is missing: a report of several directories"),
     ],
 )
 def test_wrong_arguments_are_one_line(argv, message, tmp_path, monkeypatch):
