@@ -10,7 +10,6 @@ image that cannot be read is a line on stderr, and status 1 at the end.
 
 import argparse
 import contextlib
-import dataclasses
 import os
 import sys
 import time
@@ -37,12 +36,7 @@ from training.reporting.terminal import duration, write_over
 
 STDIN = "-"
 FLAGS = (
-    dataclasses.replace(
-        reporting.MODELS,
-        metavar="MODEL",
-        help="a dumped model, .keras, or one that export_model.py made of it, .onnx or .tflite; of "
-        "several the mean of their scores counts",
-    ),
+    reporting.LABELLING_MODELS,
     Flag(
         "--top_k",
         type=number(int, least=1),

@@ -28,12 +28,8 @@ from training.reporting import flags as reporting
 _LAST = 10
 LOCAL = ("127.0.0.1", "localhost")
 FLAGS = (
-    Flag(
-        "model",
-        nargs="+",
-        metavar="M.keras",
-        help="a dumped model, .keras, or one that export_model.py made of it, .onnx or .tflite; of "
-        "several the mean of their scores counts",
+    dataclasses.replace(
+        reporting.LABELLING_MODELS, name="model", action="store", required=None, nargs="+"
     ),
     Flag(
         "--host",

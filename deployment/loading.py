@@ -51,7 +51,7 @@ def load_models(paths: Sequence[str]) -> list[Classifier]:
         }.items():
             if facts(model) != facts(first):
                 raise UsageError(
-                    f"--model {path}: has {what} than {paths[0]}, so that their scores have no "
+                    f"{path}: has {what} than {paths[0]}, so that their scores have no "
                     "mean; use one model at a time"
                 )
     return models

@@ -18,6 +18,14 @@ MODELS = Flag(
     help="a dumped model; may be given several times",
 )
 
+# Of those that label images, also with what export_model.py writes.
+LABELLING_MODELS = dataclasses.replace(
+    MODELS,
+    metavar="MODEL",
+    help="a dumped model, .keras, or one that export_model.py made of it, .onnx or .tflite; of "
+    "several the mean of their scores counts",
+)
+
 BATCH_SIZE = Flag(
     "--batch_size",
     type=number(int, least=1),
