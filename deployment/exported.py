@@ -2,20 +2,18 @@
 
 import importlib
 import os
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+import foreign_files
 from deployment.facts import NAME, Facts
 from deployment.quiet import quiet
 from utils import UserError
 
 # What the runtimes may use.
 _THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-# Bytes of a text with all class names.
-_MAX_FACTS = 2**24
 
 
 class Exported:
@@ -88,10 +86,10 @@ def _facts(text: str | None) -> Facts:
 
 def _read_onnx(path) -> Exported:
     runtime = needs("onnxruntime")
+    facts = _facts(foreign_files.try_model(path, "onnx_model", NAME))
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     session = runtime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-    facts = _facts(session.get_modelmeta().custom_metadata_map.get(NAME))
     names = [output.name for output in session.get_outputs()]
 
     def run(images):
@@ -101,17 +99,9 @@ def _read_onnx(path) -> Exported:
 
 
 def _read_litert(path) -> Exported:
-    interpreter = needs("ai_edge_litert.interpreter").Interpreter(
-        os.fspath(path), num_threads=_THREADS
-    )
-    text = None
-    # By the format's convention, what belongs to a model is a ZIP archive at its end.
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            member = next((m for m in archive.infolist() if m.filename == f"{NAME}.json"), None)
-            if member and member.file_size <= _MAX_FACTS:
-                text = archive.read(member).decode()
-    facts = _facts(text)
+    runtime = needs("ai_edge_litert.interpreter")
+    facts = _facts(foreign_files.try_model(path, "litert_model", f"{NAME}.json"))
+    interpreter = runtime.Interpreter(os.fspath(path), num_threads=_THREADS)
     runner = interpreter.get_signature_runner("serving_default")
     return Exported(facts, lambda images: runner(image=images))
 

@@ -12,10 +12,15 @@ Not in a child, as each costs the start of a Python:
   with bounds before they are decoded.
 - A model's configuration (`models.model_files`): Keras can only build it in this process. The
   child hands it over as a text of bounded size, and every name in it must be on a list.
+- Exported models (ONNX, LiteRT): their runtimes compute in this process, as images would take long
+  to be handed over. A child loads the file before and computes an image (`try_model`).
 """
 
-from foreign_files.door import load_mat, load_npz, load_pickle, load_weights
+from foreign_files.door import load_mat, load_npz, load_pickle, load_weights, try_model
 from foreign_files.regular import check_regular
 from foreign_files.texts import read_text
 
-__all__ = ["check_regular", "load_mat", "load_npz", "load_pickle", "load_weights", "read_text"]
+__all__ = [
+    "check_regular", "load_mat", "load_npz", "load_pickle", "load_weights", "read_text",
+    "try_model",
+]  # fmt: skip

@@ -27,6 +27,8 @@ _KINDS = {
     "pickles": "a pickle of arrays",
     "mat": "a MATLAB file of plain arrays",
     "hdf5": "a weight file",
+    "onnx_model": "an ONNX file that ONNX Runtime can compute",
+    "litert_model": "a LiteRT file that its runtime can compute",
 }
 # These need the standard library alone, which starts in a tenth of the time.
 _PLAIN = ("npz", "pickles")
@@ -100,6 +102,25 @@ def load_weights(path: str | os.PathLike) -> tuple[dict[str, list[np.ndarray]], 
     arrays = iter(content.values())
     layers = {name: [next(arrays) for _ in range(n)] for name, n in zip(names, counts, strict=True)}
     return layers, config[0]
+
+
+def try_model(path: str | os.PathLike, kind: str, name: str) -> str | None:
+    """Has an exported model's runtime compute a black image, within the limits of a child.
+
+    Args:
+        path: The file.
+        kind: `onnx_model` or `litert_model`, whose runtime has to be installed.
+        name: Of a text among its metadata.
+
+    Returns:
+        The text, or `None`, and then nothing was computed.
+
+    Raises:
+        UserError: The file cannot be read, or loading and computing it fails, crashes the runtime,
+            takes far more memory than the file suggests or too long.
+    """
+    texts = _read(kind, path, name)["facts"]
+    return texts[0] if texts else None
 
 
 def _read(kind: str, path: str | os.PathLike, *names: str) -> dict[str, Any]:

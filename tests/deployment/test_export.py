@@ -6,6 +6,7 @@ import shutil
 
 import keras
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -212,7 +213,7 @@ def test_wrong_arguments(export, arguments, message):
 def test_files_of_other_programs_are_refused(dumps, onnx_file, litert_file, tmp_path):
     bad = tmp_path / "m.onnx"
     bad.write_bytes(b"no model")
-    with pytest.raises(UserError, match=r"m\.onnx: cannot be read as an exported model \("):
+    with pytest.raises(UserError, match=r"m\.onnx: damaged or not an ONNX file that ONNX Runtime"):
         exported.read_exported(bad)
     bare = tmp_path / "m.tflite"
     bare.write_bytes(litert_file.read_bytes().partition(b"PK\x03\x04")[0])
@@ -221,3 +222,45 @@ def test_files_of_other_programs_are_refused(dumps, onnx_file, litert_file, tmp_
     for wrong in ("[]", "{", '{"class_names": []}', '{"class_names": ["a"], "class_ids": [0]}'):
         with pytest.raises(ValueError, match=r"\w"):
             Facts.from_json(wrong)
+
+
+def hostile_onnx(path, onnx_file, *nodes):
+    """A model with the facts of another, that computes with numbers of its own besides."""
+    facts = onnx.load(onnx_file).metadata_props
+    helper, kinds = onnx.helper, onnx.TensorProto
+    image = helper.make_tensor_value_info("image", kinds.UINT8, ["n", SIDE, SIDE, 3])
+    result = helper.make_tensor_value_info("scores", kinds.FLOAT, None)
+    made = helper.make_model(helper.make_graph(nodes, "g", [image], [result]), ir_version=9)
+    made.opset_import[0].version = 17
+    made.metadata_props.extend(facts)
+    onnx.save(made, path)
+
+
+def test_models_that_take_the_memory_or_the_time_are_refused(onnx_file, tmp_path, monkeypatch):
+    helper, kinds = onnx.helper, onnx.TensorProto
+    path = tmp_path / "m.onnx"
+
+    def constant(name, value, kind=kinds.INT64, shape=()):
+        tensor = helper.make_tensor(name, kind, shape, [value])
+        return helper.make_node("Constant", [], [name], value=tensor)
+
+    huge = helper.make_node("ConstantOfShape", ["length"], ["scores"])
+    hostile_onnx(path, onnx_file, constant("length", 2**29, shape=(1,)), huge)
+    with pytest.raises(UserError, match=r"m\.onnx: damaged or not an ONNX file"):
+        exported.read_exported(path)
+
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Sin", ["x"], ["y"])],
+        "body",
+        [helper.make_tensor_value_info("i", kinds.INT64, ()),
+         helper.make_tensor_value_info("go", kinds.BOOL, ()),
+         helper.make_tensor_value_info("x", kinds.FLOAT, ())],
+        [helper.make_tensor_value_info("on", kinds.BOOL, ()),
+         helper.make_tensor_value_info("y", kinds.FLOAT, ())],
+    )  # fmt: skip
+    loop = helper.make_node("Loop", ["times", "go", "x"], ["scores"], body=body)
+    inputs = [constant("times", 2**62), constant("go", True, kinds.BOOL)]
+    hostile_onnx(path, onnx_file, *inputs, constant("x", 1.0, kinds.FLOAT), loop)
+    monkeypatch.setattr("foreign_files.door.READ_TIMEOUT", 2)
+    with pytest.raises(UserError, match="does not come to an end"):
+        exported.read_exported(path)
