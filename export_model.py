@@ -186,6 +186,8 @@ def main() -> None:
             f"The same class for {found.same} of {found.images} images; largest difference of "
             f"scores: {found.difference:.2g}"
         )
+        if found.classes == 1:
+            say("The model takes all of them for one class, so that this says little.")
         if found.agreement < args.agreement:
             raise UserError(
                 f"--out {args.out}: not written, as it agrees with {args.model} on "

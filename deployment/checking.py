@@ -22,12 +22,14 @@ class Comparison:
     Attributes:
         images: How many.
         same: Of how many the best class is the same.
+        classes: How many classes are the best one of an image, by the model.
         difference: The largest difference of two scores.
         milliseconds: Per image of each form, in batches of at most `BATCH`.
     """
 
     images: int
     same: int
+    classes: int
     difference: float
     milliseconds: tuple[float, float]
 
@@ -57,6 +59,7 @@ def compare(
     ours, theirs = scores
     return Comparison(
         images=len(images),
+        classes=len(np.unique(ours.argmax(axis=1))),
         same=int(np.sum(ours.argmax(axis=1) == theirs.argmax(axis=1))),
         difference=float(np.abs(ours - theirs).max()),
         milliseconds=tuple(milliseconds),

@@ -191,6 +191,7 @@ def test_a_comparison_counts_the_images_of_all_batches(onnx_file):
     images = checking.random_images(SIDE, 2 * checking.BATCH + 5)
     found = checking.compare(model, Shifted(model, checking.BATCH + 3), images)
     assert (found.images, found.same) == (len(images), checking.BATCH + 2)
+    assert found.classes == len(set(model.batch_scores(images).argmax(axis=1).tolist()))
     assert found.difference > 0.01
     assert min(found.milliseconds) > 0
 
