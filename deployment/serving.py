@@ -236,9 +236,11 @@ class _Service:
 
 
 def _picture(view: np.ndarray, attention: np.ndarray) -> str:
-    """What the network saw, red where it looked, as a PNG in a `data:` address."""
+    """What the network saw, in grey and red where it looked, as a PNG in a `data:` address."""
     side = max(224, view.shape[0])
-    image = Image.fromarray(view).resize((side, side), Image.Resampling.NEAREST)
+    # In grey, as red on a red flower says nothing.
+    grey_view = Image.fromarray(view).convert("L").convert("RGB")
+    image = grey_view.resize((side, side), Image.Resampling.NEAREST)
     grey = Image.fromarray((attention * 160).astype(np.uint8))
     mask = grey.resize((side, side), Image.Resampling.BILINEAR)
     image.paste((255, 40, 0), mask=mask)

@@ -22,7 +22,7 @@ function show(card, answer) {
   if (answer.attention) {
     const picture = element(card.querySelector(".pictures"), "img");
     picture.src = answer.attention;
-    picture.alt = "What the network saw, red where it looked";
+    picture.alt = "What the network saw, in grey and red where it looked";
   }
   const all = [{ class: answer.class, score: answer.score }, ...answer.next_best];
   all.forEach((item, number) => {

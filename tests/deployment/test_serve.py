@@ -130,7 +130,8 @@ def test_a_picture_shows_where_the_network_looks(port, dumps, photos, contents):
     kind, _, picture = item["attention"].partition(",")
     assert kind == "data:image/png;base64"
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))), int)
-    plain = np.asarray(Image.fromarray(seen).resize((224, 224), Image.Resampling.NEAREST), int)
+    grey = Image.fromarray(seen).convert("L").convert("RGB")
+    plain = np.asarray(grey.resize((224, 224), Image.Resampling.NEAREST), int)
     [attention] = grad_cam(model, seen[np.newaxis], np.array([CLASSES.index(item["class"])]))
     y, x = np.unravel_index(attention.argmax(), attention.shape)
     y, x = (int((i + 0.5) * 224 / n) for i, n in zip((y, x), attention.shape, strict=True))
