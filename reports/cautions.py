@@ -25,13 +25,14 @@ def cautions(material: Material, duplicates: Sequence | None) -> list[str]:
         material: What is known of the run.
         duplicates: Pairs of test and training images that look alike; `None` if not looked for.
     """
+    little = _few_predicted(material)
     found = [
         *_other_model(material),
-        *_few_predicted(material),
+        *little,
         *_selection(material),
         *_duplicated(material, duplicates),
         *_test_set(material),
-        *_learning(material),
+        *_learning(material, overfit=not little),
         *_edges(material),
     ]
     skipped = material.run.result.get("dataset", {}).get("skipped_images")
@@ -130,7 +131,8 @@ def _column(history, name: str) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
-def _learning(material: Material) -> list[str]:
+def _learning(material: Material, *, overfit: bool = True) -> list[str]:
+    """What the curves say; of a network that has learnt little no overfit is."""
     history, column = material.histories[0], material.run.accuracy_column
     judged, trained = _column(history, column), _column(history, column.removeprefix("val_"))
     loss = _column(history, "loss")
@@ -141,7 +143,7 @@ def _learning(material: Material) -> list[str]:
             f"The training loss ends at {loss[-1]:.3g}, but was at {loss[:-1].min():.3g} before: "
             "the run diverges at its end, or ends before its learning rate is low."
         )
-    if len(trained) and len(judged) and trained[-1] - judged[-1] > _GAP:
+    if overfit and len(trained) and len(judged) and trained[-1] - judged[-1] > _GAP:
         found.append(
             f"Overfit: {100 * trained[-1]:.0f} % of the training images, as they were augmented, "
             f"are right at the end, but {100 * judged[-1]:.0f} % of the {images} images. That is "

@@ -33,8 +33,9 @@ def worst(material: Material, made: pictures.Pictures) -> str:
     measure = "the least probability" if scores.probabilities else "the greatest lack of similarity"
     parts = [
         note(
-            "Below an image: its true class with that class's score; what it was taken for, in "
-            "red, or, where the model is right, the next best class; and its file."
+            "Below an image: its true class; what it was taken for, in red, or, where the model is "
+            "right, the next best class; and its file, or its number among the test images. Scores "
+            "are in parentheses."
         )
     ]
     if len(wrong):
@@ -101,11 +102,11 @@ def _caption(scores: findings.Scores, index: int, doubted: bool) -> str:
     is_right = first == label
     text = f"<b>{name(names[label])}</b>"
     if is_right:
-        text += f" {row[label]:.2f}<br>right; next {name(names[best[1]])} {row[best[1]]:.2f}"
+        text += f" ({row[label]:.2f})<br>right; next {name(names[best[1]])} ({row[best[1]]:.2f})"
     else:
-        own = f" {row[label]:.2f}" if scores.whole else ""
+        own = f" ({row[label]:.2f})" if scores.whole else ""
         other = f'<span class="wrong">{name(names[first])}</span>'
-        text += f"{own}<br>taken for {other} {row[first]:.2f}"
+        text += f"{own}<br>taken for {other} ({row[first]:.2f})"
     mark = ' <span class="mark">label?</span>' if doubted else ""
     return f'{text}{mark}<br><span class="file">{file_name(scores.image_names[index])}</span>'
 
