@@ -225,6 +225,17 @@ def printable(text: str) -> str:
     )
 
 
+def counted(count: int, one: str, several: str | None = None) -> str:
+    """A number of things in words: `1 image`, `1,000 images`, or `2 classes have` if that is given.
+
+    Args:
+        count: How many.
+        one: What one is called, perhaps with its verb.
+        several: What several are called; by default `one` with an s.
+    """
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
+
+
 def nearest_names(name: str, known: Iterable[str]) -> str:
     """A hint for an unknown name: `did you mean X or Y?`, or known names if none is near."""
     known = list(known)

@@ -8,7 +8,7 @@ from pathlib import Path
 from datasets.batches.parallel import map_threads
 from datasets.info import ClassId, Samples
 from foreign_files import image_files
-from utils import UserError
+from utils import UserError, counted
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +44,13 @@ def check_lists(name: str, samples: Mapping[str, Samples]) -> None:
                 (twice if other_split == split else both).append(same)
         if twice:
             raise UserError(
-                f"{name}: {len(twice)} {role} images are listed more than once, "
-                f"first {twice[0]}; remove the copies"
+                f"{name}: {counted(len(twice), f'{role} image is', f'{role} images are')} listed "
+                f"more than once, first {twice[0]}; remove the copies"
             )
         if both:
             raise UserError(
-                f"{name}: {len(both)} images are in both the training and the test split, "
-                f"first {both[0]}; remove them from one"
+                f"{name}: {counted(len(both), 'image is', 'images are')} in both the training and "
+                f"the test split, first {both[0]}; remove them from one"
             )
 
 
@@ -88,9 +88,8 @@ def _identity(path: str) -> tuple[int, int] | str:
 def warn_of_absent(name: str, absent: set[ClassId], split: str) -> None:
     """Warns of classes without images in a split."""
     if absent:
-        logger.warning(
-            "%s: %d classes have no %s images: %s", name, len(absent), ROLES[split], _some(absent)
-        )
+        count = counted(len(absent), "class has", "classes have")
+        logger.warning("%s: %s no %s images: %s", name, count, ROLES[split], _some(absent))
 
 
 def check_classes(name: str, ids: set[ClassId]) -> None:

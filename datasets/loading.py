@@ -12,7 +12,7 @@ from datasets.batches import cache, rng
 from datasets.batches.split import Split
 from datasets.dataset import Dataset
 from datasets.info import ClassId, DatasetSpec, Samples
-from utils import UserError, user_cache_dir
+from utils import UserError, counted, user_cache_dir
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +36,8 @@ def load(
         ids = sorted(_ids(train) | _ids(test))
         if spec.info.num_classes not in (None, len(ids)):
             logger.warning(
-                "%s: the files name %d classes instead of %d; are they all there?",
-                spec.name,
-                len(ids),
-                spec.info.num_classes,
+                "%s: the files name %s instead of %d; are they all there?",
+                *(spec.name, counted(len(ids), "class", "classes"), spec.info.num_classes),
             )
     else:
         ids = _listed_ids(spec, train, test)

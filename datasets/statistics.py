@@ -11,7 +11,7 @@ import numpy as np
 from datasets import checks
 from datasets.batches.parallel import map_threads
 from foreign_files import image_files
-from utils import UserError, atomic_path
+from utils import UserError, atomic_path, counted
 
 logger = logging.getLogger(__name__)
 
@@ -107,9 +107,10 @@ def usable(name: str, found: Statistics) -> tuple[Channels, Channels]:
     """
     if found.doubtful:
         logger.warning(
-            "%s: %d training images are of one colour or nearly black, first %s; "
-            "--check_data lists all",
-            *(name, found.doubtful, found.example),
+            "%s: %s of one colour or nearly black, first %s; --check_data lists all",
+            name,
+            counted(found.doubtful, "training image is", "training images are"),
+            found.example,
         )
     if found.maximum <= _LEAST_MAXIMUM:
         logger.warning(

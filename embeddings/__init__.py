@@ -14,7 +14,7 @@ import numpy as np
 
 from foreign_files import load_npz, load_pickle
 from foreign_files.lines import same_name
-from utils import UsageError, UserError, atomic_path, say
+from utils import UsageError, UserError, atomic_path, counted, say
 
 _HIERARCHY = "hierarchy:"
 _ACCEPTED = "onehot, a file (.npz or the original's .pickle), or hierarchy:FILE"
@@ -101,11 +101,9 @@ def class_embeddings(
         )
     superfluous = sorted(rows.keys() - set(wanted), key=rows.get)
     if superfluous:
-        say(
-            f"{spec}: {len(superfluous)} classes are not in the data set and are left out: "
-            f"{listing(superfluous)}",
-            file=sys.stderr,
-        )
+        count = counted(len(superfluous), "class is", "classes are")
+        left_out = listing(superfluous)
+        say(f"{spec}: {count} not in the data set and left out: {left_out}", file=sys.stderr)
     return embedding.vectors[[rows[class_id] for class_id in wanted]]
 
 
@@ -191,7 +189,7 @@ def _checked(
         raise UserError(f"{path}: its class ids are neither all integers nor all strings")
     seen = set()
     if twice := [str(i)[:50] for i in class_ids if i in seen or seen.add(i)]:
-        raise UserError(f"{path}: {len(twice)} class ids occur twice: {', '.join(twice[:5])}")
+        raise UserError(f"{path}: class ids occur twice: {', '.join(twice[:5])}")
     if not isinstance(class_names, list) or len(class_names) != len(class_ids):
         raise UserError(f"{path}: it does not have one class name for each class id")
     vectors = vectors.astype(np.float64)

@@ -22,7 +22,8 @@ def read_hierarchy(
     Empty lines and lines that begin with `#` are skipped. A file in which a line is indented more
     than the first one is an indented tree; its lines are `id: name`, or only a name, which then is
     the id too. All other files have two ids per line, separated by white space; if ids hold spaces,
-    by a tab or a comma, or with double quotes around each. `"black bear": name` does so in a tree.
+    by a tab, a comma or a semicolon, or with double quotes around each. `"black bear": name` does
+    so in a tree, where string ids need no quotes.
     A first line `parent child` or `child parent` names the columns.
 
     Args:
@@ -94,9 +95,9 @@ def _parse_id(text: str, number: int, str_ids: bool) -> ClassId:
 
 def _parse_pairs(lines: list[tuple[int, str]], str_ids: bool) -> list[tuple[ClassId, ClassId]]:
     pairs = []
-    commas = _separated_by_commas([line for _, line in lines])
+    separator = _separator([line for _, line in lines])
     for number, line in lines:
-        fields = line.split(",") if commas else separated(line) or line.split()
+        fields = line.split(separator) if separator else separated(line) or line.split()
         fields = [unquoted(field) for field in fields]
         if len(fields) != 2 or not all(fields):
             raise UserError(
@@ -108,12 +109,15 @@ def _parse_pairs(lines: list[tuple[int, str]], str_ids: bool) -> list[tuple[Clas
     return pairs
 
 
-def _separated_by_commas(lines: list[str]) -> bool:
-    """Whether a file has a comma between the two ids of every line, and it is no part of one."""
-    if not all(line.count(",") == 1 for line in lines):
-        return False
+def _separator(lines: list[str]) -> str | None:
+    """The comma or semicolon between the two ids of every line, if it is no part of one."""
     words = [line.split() for line in lines]
-    return not all(len(pair) == 2 and pair[0][-1] != "," != pair[1][0] for pair in words)
+    for mark in ",;":
+        if all(line.count(mark) == 1 for line in lines) and not all(
+            len(pair) == 2 and pair[0][-1] != mark != pair[1][0] for pair in words
+        ):
+            return mark
+    return None
 
 
 def _header(lines: list[tuple[int, str]]) -> list[str] | None:
@@ -133,17 +137,19 @@ def _parse_tree(
     edges: list[tuple[ClassId, ClassId]] = []
     names: dict[ClassId, str] = {}
     first_line: dict[ClassId, int] = {}
+    character = ""  # by which lines are indented
     open_nodes: list[tuple[int, ClassId]] = []  # the way from the root to the last line's node
     for number, line in lines:
         indent = len(line) - len(line.lstrip())
-        if line[:indent].strip(line[0]):
+        character = character or line[:indent][:1]
+        if line[:indent].strip(character or None):
             raise UserError(f"line {number}: indented by tabs and spaces; use only one of them")
         head, colon, name = line.strip().partition(": ")
         if (in_quotes := quoted_head(line)) and (in_quotes[1] or ": ")[:2] == ": ":
             node = name = same_name(in_quotes[0])
             if in_quotes[1]:
                 node, name = _parse_id(node, number, str_ids), in_quotes[1][2:].strip()
-        elif colon and not any(c.isspace() for c in head):
+        elif colon and (str_ids or not any(c.isspace() for c in head)):
             node = _parse_id(head, number, str_ids)
             name = name.strip()
         else:

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from foreign_files.regular import check_regular
 from utils import UserError
 
 # Of Pillow's other formats some start programs: EPS runs Ghostscript. JPEG includes MPO.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+_FORMATS_IN_WORDS = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
 
 # Longer side to smaller one. Beyond 166 no rectangle of those areas and aspects fits any more, and
 # the smaller side resized to 512 pixels would make gigabytes.
@@ -54,7 +55,8 @@ _UPRIGHT = {
 }
 _SIDES_SWAPPED = (5, 6, 7, 8)
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
-_BLACK = 15
+# Where no value is greater, the values are hardly those of an image, or of another range.
+BLACK = 15
 
 
 def load_rgb(path: str | os.PathLike, *, exif_rotation: bool = False) -> Image.Image:
@@ -117,9 +119,9 @@ def doubtful(extrema: Sequence[tuple[int, int]]) -> str | None:
     """
     if all(least == most for least, most in extrema):
         return f"all pixels have the value {', '.join(str(most) for _, most in extrema)}"
-    if max(most for _, most in extrema) <= _BLACK:
+    if max(most for _, most in extrema) <= BLACK:
         return (
-            f"nearly black: no value is above {_BLACK} of 255; values of another range than the "
+            f"nearly black: no value is above {BLACK} of 255; values of another range than the "
             "format's, as 12 bits in 16 or 0 to 1, have to be scaled up"
         )
     return None
@@ -147,6 +149,8 @@ def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
                 "(heif-convert, or `mogrify -format jpg`)"
             ) from None
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # names the path once more
+            reason = f"expected {_FORMATS_IN_WORDS}" if os.path.getsize(path) else "an empty file"
         raise UserError(f"{path}: cannot be read as an image ({reason})") from None
 
 

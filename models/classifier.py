@@ -9,6 +9,7 @@ from keras import ops
 from PIL import Image
 
 import scoring
+from foreign_files import image_files
 from models import calibration
 from models.heads import EmbeddingOutput
 from models.replicas import num_replicas
@@ -148,6 +149,9 @@ class ImageClassifier(keras.Model):
 
         Returns:
             Class indices `(n,)` and scores `(n, C)` (see `batch_scores`).
+
+        Raises:
+            ValueError: They are no images, or floats of another range, as from 0 to 1.
         """
         images = self._sized(images)
         if not len(images):
@@ -165,6 +169,7 @@ class ImageClassifier(keras.Model):
                 )
             side = self.info.get("image_size") if isinstance(self.info, dict) else None
             if side is None or tuple(images.shape[1:3]) == (side, side):
+                _check_range(ops.convert_to_numpy(images))
                 return images
         views = [self.preprocess(image) for image in images]
         return np.stack(views) if views else np.empty((0, 1, 1, 3), np.uint8)
@@ -277,6 +282,22 @@ class ImageClassifier(keras.Model):
             "class_ids": list(self.class_ids),
             "info": self.info,
         }
+
+
+def _check_range(images: np.ndarray) -> None:
+    """Refuses floats that are scaled or normalised already, of which the network would see black.
+
+    Raises:
+        ValueError: No value is above 15, and they are not all the same.
+    """
+    if images.dtype.kind != "f" or not images.size:
+        return
+    least, most = images.min(), images.max()
+    if not most > image_files.BLACK and least != most:
+        raise ValueError(
+            f"images must have values from 0 to 255, not from {least:g} to {most:g}: scale them, "
+            "without normalising, which the model does itself"
+        )
 
 
 def pooling_layer(model: keras.Model) -> keras.layers.Layer:

@@ -13,7 +13,7 @@ from training.flags.declaration import Flag, FlagGroup
 from training.flags.parser import number
 from training.reporting.flags import check_top_k
 from training.resuming.flags import check_initial_epoch
-from utils import UsageError, say
+from utils import UsageError, counted, say
 
 
 def fold(text: str) -> str:
@@ -342,7 +342,8 @@ def check_images(args: argparse.Namespace) -> int:
     total = len(dataset.train) + len(dataset.test)
     lines = [*doubtful, *bad, f"{dataset.name}: {len(bad)} of {total} images cannot be read"]
     if doubtful:
-        lines.append(f"{dataset.name}: {len(doubtful)} images are of one colour or nearly black")
+        count = counted(len(doubtful), "image is", "images are")
+        lines.append(f"{dataset.name}: {count} of one colour or nearly black")
     for line in lines:
         say(line)
     return 1 if bad else 0

@@ -132,10 +132,8 @@ def choose_mode(parts: Sequence[tuple[Sequence[str], int | None, bool]]) -> str:
     free = available_memory()
     chosen = "ram" if needed <= free / 2 else "none"
     logger.info(
-        "cache: %s, since the decoded images would take about %.1f GB and %.1f GB are free",
-        chosen,
-        needed / 1e9,
-        free / 1e9,
+        "cache: %s, since the decoded images would take about %s and %s are free",
+        *(chosen, _in_words(needed), _in_words(free)),
     )
     return chosen
 
@@ -169,8 +167,8 @@ def build_store(
         needed = int(_starts(index)[-1])
         if needed > (free := available_memory()):
             raise UserError(
-                f"--cache ram: the decoded images of {name} take {needed / 1e9:.1f} GB, "
-                f"but only {free / 1e9:.1f} GB are free; use --cache disk or none"
+                f"--cache ram: the decoded images of {name} take {_in_words(needed)}, "
+                f"but only {_in_words(free)} are free; use --cache disk or none"
             )
         pixels = np.empty(needed, np.uint8)
         _decode_into(pixels, index, paths, name, exif_rotation)
@@ -242,8 +240,8 @@ def _build_file(
         part.unlink(missing_ok=True)
     if needed > (free := shutil.disk_usage(file.parent).free):
         raise UserError(
-            f"--cache_dir {file.parent}: the decoded images of {name} take {needed / 1e9:.1f} GB, "
-            f"but only {free / 1e9:.1f} GB are free; use another directory, or --cache none"
+            f"--cache_dir {file.parent}: the decoded images of {name} take {_in_words(needed)}, "
+            f"but only {_in_words(free)} are free; use another directory, or --cache none"
         )
     with atomic_path(file) as temporary:
         if hasattr(os, "posix_fallocate"):
@@ -255,7 +253,14 @@ def _build_file(
         content = index.tobytes()
         whole[:begin] = np.frombuffer(_digest(content) + content, np.uint8)
         whole.flush()
-    logger.info("cache: %.1f GB of decoded images in %s", needed / 1e9, file)
+    logger.info("cache: %s of decoded images in %s", _in_words(needed), file)
+
+
+def _in_words(size: float) -> str:
+    """Bytes, as in `2.5 GB`, `0.3 MB` or `20 kB`."""
+    if size < 1e5:
+        return f"{size / 1e3:.0f} kB"
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 def _starts(index: np.ndarray) -> np.ndarray:

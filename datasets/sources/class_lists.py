@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from datasets.sources.files import read_lines
 from foreign_files.lines import is_header, same_name, separated
-from utils import UserError, nearest_names
+from utils import UserError, counted, nearest_names
 
 logger = logging.getLogger(__name__)
 
@@ -81,15 +81,18 @@ class ClassList:
             lines = ", ".join(repr(text) for _, text in unknown[:_SHOWN])
             near = nearest_names(text, known)
             like = f"its ids are like {', '.join(list(known)[:_SHOWN])}"
+            if text.startswith("#"):
+                like += "; a space after # makes a comment"
+            count = counted(len(unknown), "line names", "lines name")
             raise UserError(
-                f"{self.path}:{number}: {len(unknown)} lines name no class of {source}: {lines}"
+                f"{self.path}:{number}: {count} no class of {source}: {lines}"
                 f"{', …' if len(unknown) > _SHOWN else ''}; "
                 f"{near if near.startswith('did') else like}"
             )
         if cut:
             logger.info(
-                "%s: %d lines have an id and a name; of %r the id is %r",
-                *(self.path, len(cut), *cut[0]),
+                "%s: %s an id and a name; of %r the id is %r",
+                *(self.path, counted(len(cut), "line has", "lines have"), *cut[0]),
             )
         return found
 

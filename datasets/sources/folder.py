@@ -27,7 +27,7 @@ from datasets.info import Content, DatasetInfo, DatasetSpec, Samples
 from datasets.sources.files import exists
 from datasets.sources.image_lists import is_clutter, is_image, read_image_list
 from foreign_files.lines import same_name
-from utils import UsageError, UserError
+from utils import UsageError, UserError, counted
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,8 @@ def load(spec: DatasetSpec) -> Content:
         return Content(train, _read(layout.test))
     samples = _read(layout.train or spec.root)
     if spec.test_fraction == 1:
-        logger.info("folder: all %d images of %s are tested", len(samples.images), spec.root)
+        count = counted(len(samples.images), "image is", "images are")
+        logger.info("folder: %s tested, all of %s", count, spec.root)
         return Content(nothing, samples)
     return _draw_split(samples, spec)
 
@@ -180,23 +181,30 @@ def list_classes(root: Path) -> Samples:
     if not classes:
         raise UserError(f"{root}: has no folders; expected one for each class")
     loose = [name for name in names if name not in classes and is_image(name)]
-    _warn("%s: ignored %d images beside the folders of the classes, first %s", root, loose)
-    ignored, empty = [], []
+    _warn("%s: ignored %s beside the folders of the classes, first %s", root, loose, "image")
+    ignored, empty, images_of = [], [], {}
     for name in classes:
         files = _walk(root / name, (), clutter)
         images = [file for file in files if is_image(file)]
         ignored += sorted(set(files) - set(images))
         paths += images
         labels += [same_name(name)] * len(images)
-        if not images:
+        if images:
+            images_of[name] = images
+        else:
             empty.append(name)
     other = [file for file in ignored if os.path.splitext(file)[1].lower() in _OTHER_IMAGES]
     ignored = sorted(set(ignored) - set(other))
-    _warn("%s: left out %d images of formats that are not read; convert %s to JPEG", root, other)
-    _warn("%s: ignored %d files that are no images by their names, first %s", root, ignored)
-    _warn("%s: ignored %d folders and files of systems, first %s", root, clutter)
-    _warn("%s: %d folders hold no images and are no classes, first %s", root, empty)
+    form = "image of a format that is not read", "images of formats that are not read"
+    _warn("%s: left out %s; convert %s to JPEG", root, other, *form)
+    file = "file that is no image by its name", "files that are no images by their names"
+    _warn("%s: ignored %s, first %s", root, ignored, *file)
+    system = "file or folder of a system", "folders and files of systems"
+    _warn("%s: ignored %s, first %s", root, clutter, *system)
+    hold = "folder holds no images and is no class", "folders hold no images and are no classes"
+    _warn("%s: %s, first %s", root, empty, *hold)
     _warn_of_alike(root, classes)
+    _warn_of_classes_below(root, images_of)
     return Samples(paths, labels)
 
 
@@ -205,9 +213,9 @@ def list_images(folder: Path) -> list[str]:
     return [file for file in _walk(folder, (), []) if is_image(file)]
 
 
-def _warn(message: str, root: Path, found: list[str]) -> None:
+def _warn(message: str, root: Path, found: list[str], *nouns: str) -> None:
     if found:
-        logger.warning(message, root, len(found), found[0])
+        logger.warning(message, root, counted(len(found), *nouns), found[0])
 
 
 def _warn_of_alike(root: Path, classes: list[str]) -> None:
@@ -225,6 +233,29 @@ def _warn_of_alike(root: Path, classes: list[str]) -> None:
                 "%s: the classes %s differ by capitals or spaces only",
                 *(root, " and ".join(map(repr, sorted(alike)))),
             )
+
+
+def _warn_of_classes_below(root: Path, images_of: dict[str, list[str]]) -> None:
+    """Says if each folder holds nothing but folders of the same names: they may be the classes.
+
+    So it is with a split whose folders have names of their own, and with a folder too many.
+    """
+    below = []
+    for name, images in images_of.items():
+        start = len(os.path.join(root / name, ""))
+        below.append({os.path.dirname(path[start:]).split(os.sep)[0] for path in images})
+    shared = sorted(set.intersection(*below)) if below and "" not in set.union(*below) else []
+    if len(shared) > 1:
+        folders = list(images_of)
+        logger.warning(
+            "%s: taken for %s: %s; if rather %s in it are the classes, give --data_root %s%s",
+            root,
+            "classes" if len(folders) > 1 else "a class",
+            ", ".join(folders[:3]) + (", …" if len(folders) > 3 else ""),
+            ", ".join(shared[:3]) + (", …" if len(shared) > 3 else ""),
+            root / folders[0],
+            ", or call the folders train and test" if len(folders) == 2 else "",
+        )
 
 
 def _walk(folder: Path, above: tuple[tuple[int, int], ...], clutter: list[str]) -> list[str]:
@@ -274,7 +305,8 @@ def _draw_split(samples: Samples, spec: DatasetSpec) -> Content:
         by_class.setdefault(label, []).append(path)
     if single := sorted(label for label, members in by_class.items() if len(members) < 2):
         raise UserError(
-            f"{spec.root}: {len(single)} classes have one image, which cannot be split: "
+            f"{spec.root}: {counted(len(single), 'class has', 'classes have')} one image, which "
+            "cannot be split: "
             f"{', '.join(single[:10])}{', …' if len(single) > 10 else ''}; add some or remove them"
         )
     parts = Samples([], []), Samples([], [])

@@ -11,7 +11,7 @@ from pathlib import Path
 from datasets.info import Samples
 from datasets.sources.files import read_lines
 from foreign_files.lines import is_header, same_name, separated, unquoted
-from utils import UserError
+from utils import UserError, counted
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +72,8 @@ def read_image_list(file: Path) -> Samples:
         labels.append(same_name(label))
     if clutter:
         logger.warning(
-            "%s: left out %d lines of hidden files or of systems' folders, first %s",
-            *(file, len(clutter), clutter[0]),
+            "%s: left out %s of hidden files or of systems' folders, first %s",
+            *(file, counted(len(clutter), "line"), clutter[0]),
         )
     return Samples(paths, labels)
 

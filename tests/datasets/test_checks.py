@@ -116,13 +116,13 @@ def rewrite_split(root, **changes):
 
 def test_images_in_both_splits(flowers):
     rewrite_split(flowers, tstid=[[3, 7, 8]])
-    with pytest.raises(UserError, match=r"1 images are in both.*image_00003\.jpg"):
+    with pytest.raises(UserError, match=r"1 image is in both.*image_00003\.jpg"):
         load(flowers)
 
 
 def test_images_listed_twice(flowers):
     rewrite_split(flowers, valid=[[6, 5, 3]])
-    with pytest.raises(UserError, match=r"1 training images are listed more than once.*00003"):
+    with pytest.raises(UserError, match=r"1 training image is listed more than once.*00003"):
         load(flowers)
 
 
@@ -172,7 +172,7 @@ def test_class_lists_that_cannot_be_read(flowers, tmp_path):
 def test_unknown_classes_in_a_class_list(flowers, tmp_path):
     (tmp_path / "classes.txt").write_text("1\n2\n77\n")
     with pytest.raises(
-        UserError, match=r"classes\.txt:3: 1 lines name no class of Flowers: '77'.*like 1, 2, 3"
+        UserError, match=r"classes\.txt:3: 1 line names no class of Flowers: '77'.*like 1, 2, 3"
     ):
         load(flowers, class_list=tmp_path / "classes.txt")
 

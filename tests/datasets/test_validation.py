@@ -84,7 +84,7 @@ def test_an_image_added_later_moves_no_other(folder):
 def test_a_class_with_one_image_keeps_it_for_training(folder, caplog):
     dataset = load(folder, validation=Validation(fold=(1, 2)))
     assert [dataset.class_names[i] for i in set(dataset.validation.labels.tolist())] == ["a", "b"]
-    assert "1 classes have no validation images: one" in caplog.text
+    assert "1 class has no validation images: one" in caplog.text
 
 
 def test_nothing_to_hold_out_is_an_error():

@@ -14,9 +14,11 @@ PAIRS = {
     "tabs and spaces": "all \t black bear\nall\t\tbig cat\nbig cat\twhite lion\n",
     "quotes": 'all "black bear"\nall "big cat"\n"big cat" "white lion"\n',
     "commas": "parent,child\nall,black bear\nall, big cat\nbig cat,white lion\n",
+    "semicolons": "all;black bear\nall;big cat\nbig cat;white lion\n",
     "child first": "child\tparent\nblack bear\tall\nbig cat\tall\nwhite lion\tbig cat\n",
     "tree": "all\n  black bear\n  big cat\n    white lion\n",
     "tree with names": 'all\n  "black bear": Ursus\n  big cat\n    "white lion"\n',
+    "tree with names, without quotes": "all\n\tblack bear: Ursus: a\n\tbig cat\n\t\twhite lion\n",
 }
 
 
@@ -40,6 +42,13 @@ def test_words_without_separators_are_refused(tmp_path):
 def test_commas_within_ids(tmp_path):
     assert read(tmp_path, "tench,Tinca a\ntench,Tinca b\n").root == "tench,Tinca"
     assert read(tmp_path, "r, a\nr, b\n").leaves == ["a", "b"]
+
+
+def test_lines_indented_by_tabs_and_others_by_spaces_are_refused(tmp_path):
+    """How wide a tab is, only the editor knew."""
+    for indents in (("\t", "    "), ("  ", "  \t"), ("  ", "\t")):
+        with pytest.raises(UserError, match="line 3: indented by tabs and spaces"):
+            read(tmp_path, "all\n{}dog\n{}cat\n".format(*indents))
 
 
 def test_header_against_the_flag(tmp_path):

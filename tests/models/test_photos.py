@@ -159,6 +159,11 @@ def test_decoded_images_of_any_size_are_classified(model):
         (np.zeros((2, 40, 40, 3), "float32"), r"uint8 RGB .*, not float32 \(40, 40, 3\)"),
         (np.zeros((40, 40, 3), "uint8"), r"write classify\(\[image\]\)"),
         ([np.zeros((40, 40), "uint8")], r"not uint8 \(40, 40\)"),
+        (
+            np.linspace(0, 1, 3 * SIDE**2).reshape(1, SIDE, SIDE, 3),
+            "from 0 to 255, not from 0 to 1",
+        ),
+        (np.linspace(-2, 2, 3 * SIDE**2).reshape(1, SIDE, SIDE, 3), "not from -2 to 2: scale"),
         (np.zeros((2, SIDE, SIDE, 1), "uint8"), r"must be \(n, height, width, 3\), not \(2, 24"),
     ],
 )

@@ -175,7 +175,7 @@ def number(
             value = kind(text)
         except (ValueError, OverflowError):
             raise argparse.ArgumentTypeError(f"{text!r}: {expected}") from None
-        if abs(value) >= _LARGEST and value not in (math.inf, -math.inf):
+        if abs(value) >= _LARGEST:
             raise argparse.ArgumentTypeError(f"{text}: {expected}, and below {_LARGEST:g}")
         if not (abs(value) < _LARGEST and least <= value <= most and above < value < below):
             raise argparse.ArgumentTypeError(f"{text}: {expected}")

@@ -22,12 +22,14 @@ from datasets.batches.parallel import num_cores
 from training.devices.distribution import Distribution
 from training.reporting.evaluation import Evaluation
 from training.reporting.flags import keeps_something
-from utils import UserError, atomic_path
+from utils import UserError, atomic_path, counted
 
 NOTHING_KEPT = (
     "nothing of this run will be kept: --output DIR keeps its log, its model and a snapshot to "
     "resume from"
 )
+# The shortest training of the README, which learns digits, has 720.
+_FEW_STEPS = 200
 STARTED = datetime.datetime.now().astimezone()
 
 
@@ -72,12 +74,25 @@ def describe_run(args: Namespace, dataset, model: keras.Model, devices: Distribu
     """The first lines of a training's output: the data, the network and the devices."""
     images = len(dataset.train)
     kept = "" if keeps_something(args) else f"\n{NOTHING_KEPT}"
+    advice = few_steps(args, images * dataset.train_repeats)
     held_out = f"{len(dataset.validation)} validation and " if dataset.validation else ""
     return (
         f"{dataset.name}: {images} training images, {images * dataset.train_repeats} per epoch, "
         f"{held_out}{len(dataset.test)} test images, {len(dataset.class_names)} classes\n"
         f"{args.architecture}: {count_parameters(model)['trainable']:,} trainable parameters, "
-        f"on {describe_devices(devices)}{kept}"
+        f"on {describe_devices(devices)}{kept}" + (f"\n{advice}" if advice else "")
+    )
+
+
+def few_steps(args: Namespace, images_per_epoch: int) -> str | None:
+    """Says if a training from scratch is hardly long enough to learn something; else `None`."""
+    steps = args.epochs * -(-images_per_epoch // args.batch_size)
+    if steps >= _FEW_STEPS or args.finetune:
+        return None
+    longer = "--images_seen" if args.images_seen else "--epochs"
+    return (
+        f"only {counted(steps, 'step')} in all, where learning from scratch takes hundreds or "
+        f"thousands: more {longer}, or a smaller --batch_size, makes more"
     )
 
 

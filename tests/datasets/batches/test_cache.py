@@ -277,7 +277,7 @@ def test_too_little_memory_is_said(flowers, monkeypatch):
 
 def test_too_little_disk_is_said(flowers, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
-    with pytest.raises(UserError, match=r"--cache_dir .*only 0.0 GB are free"):
+    with pytest.raises(UserError, match=r"--cache_dir .*only 1 kB are free"):
         load(flowers, "disk")
 
 

@@ -48,7 +48,7 @@ def test_two_possible_ids_are_refused(match, line):
 
 def test_a_tab_after_an_id_that_begins_others(match):
     assert match("black\tdog\nwhite") == {"black": "dog", "white": None}
-    with pytest.raises(UserError, match=r"1 lines name no class of folder: '.black dog"):
+    with pytest.raises(UserError, match=r"1 line names no class of folder: '.black dog"):
         match('"black dog"\nwhite')
 
 
@@ -60,7 +60,13 @@ def test_names_after_integer_ids(match, caplog):
     assert not caplog.records
     # Of text ids it is said what was taken for the id.
     match("white polar\nblack bear")
-    assert "1 lines have an id and a name; of 'white polar' the id is 'white'" in caplog.text
+    assert "1 line has an id and a name; of 'white polar' the id is 'white'" in caplog.text
+
+
+def test_a_comment_has_a_space_after_its_mark(match):
+    assert match("# two\nblack\nwhite") == {"black": None, "white": None}
+    with pytest.raises(UserError, match=r"'#two'; its ids .*; a space after # makes a comment"):
+        match("#two\nblack\nwhite")
 
 
 def test_headers_are_no_classes(match):

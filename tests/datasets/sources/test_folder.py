@@ -123,7 +123,7 @@ def test_missing_root():
 
 def test_single_images_cannot_be_split(root):
     write_classes(root, {"a": 2, "b": 1})
-    with pytest.raises(UserError, match="data: 1 classes have one image, which cannot be split: b"):
+    with pytest.raises(UserError, match="data: 1 class has one image, which cannot be split: b"):
         load(root, test_fraction=0.5)
 
 
@@ -142,8 +142,8 @@ def test_classes_that_one_split_lacks_are_named(root, caplog):
     write_classes(root / "test", {"a": 1, "c": 1})
     dataset = load(root)
     assert dataset.class_ids == ["a", "b", "c"]
-    assert "1 classes have no training images: c" in caplog.text
-    assert "1 classes have no test images: b" in caplog.text
+    assert "1 class has no training images: c" in caplog.text
+    assert "1 class has no test images: b" in caplog.text
 
 
 def test_classes_never_vanish_silently(root, caplog):
@@ -152,7 +152,7 @@ def test_classes_never_vanish_silently(root, caplog):
     write_photo(root / "loose.jpg", 40, 40)
     write_photo(root / "other.png", 40, 40)
     assert load(root, test_fraction=0.5).class_ids == ["a", "b"]
-    assert "1 folders hold no images and are no classes, first c" in caplog.text
+    assert "1 folder holds no images and is no class, first c" in caplog.text
     assert "ignored 2 images beside the folders of the classes, first loose.jpg" in caplog.text
 
 
@@ -163,8 +163,8 @@ def test_classes_lost_with_bad_images_are_named(root, caplog):
         (root / path).write_bytes(b"damaged")
     dataset = load(root, skip_bad_images=True)
     assert dataset.class_ids == ["a", "b", "c"]
-    assert "1 classes have no training images: c" in caplog.text
-    assert "1 classes have no test images: b" in caplog.text
+    assert "1 class has no training images: c" in caplog.text
+    assert "1 class has no test images: b" in caplog.text
     for i in range(2):
         (root / "train" / "b" / f"{i}.jpg").write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"only a has images to train on; .* two or more"):
@@ -194,7 +194,7 @@ def test_images_linked_into_another_class_are_refused(root, link):
     write_classes(root, {"a": 3, "b": 3})
     link(root / "a" / "1.jpg", root / "b" / "again.jpg")
     names = r"(b/again\.jpg.*a/1\.jpg|a/1\.jpg.*b/again\.jpg)"
-    with pytest.raises(UserError, match=rf"1 (training )?images are .*{names}"):
+    with pytest.raises(UserError, match=rf"1 (training )?image is .*{names}"):
         load(root, test_fraction=0.34)
 
 
@@ -226,7 +226,7 @@ def test_other_files_are_counted_and_hidden_ones_ignored(root, caplog):
     (root / ".git").mkdir()
     dataset = load(root, test_fraction=0.5)
     assert len(dataset.train) == len(dataset.test) == 2
-    assert "ignored 1 files that are no images by their names" in caplog.text
+    assert "ignored 1 file that is no image by its name" in caplog.text
 
 
 def test_loops_of_links_are_named(root):

@@ -61,7 +61,7 @@ def test_cub_subset_drawn_where_there_is_no_file(cub):
         ("train_test_split.txt", "9 2", r"train_test_split\.txt: 9 should have 0 or 1"),
         ("train_test_split_1.txt", "2 2", r"train_test_split_1\.txt: 2 should have 0 or 1"),
         ("train_test_split_1.txt", "9 1", r"train_test_split_1\.txt: image 9 is not in images"),
-        ("train_test_split_1.txt", "2 1", "1 images are in both the training and the test split"),
+        ("train_test_split_1.txt", "2 1", "1 image is in both the training and the test split"),
     ],
 )
 def test_wrong_cub_lists(cub, file, line, message):

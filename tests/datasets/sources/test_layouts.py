@@ -153,12 +153,31 @@ def test_lists_with_the_label_first(root):
             load(root)
 
 
+def test_folders_below_those_of_the_classes_may_be_the_classes(root, caplog):
+    parts = ("seg_train", "seg_test")
+    write(root, *(f"{part}/{name}/{i}.jpg" for part in parts for name in "ab" for i in range(2)))
+    assert load(root, test_fraction=0.5).class_ids == ["seg_test", "seg_train"]
+    assert (
+        f"{root}: taken for classes: seg_test, seg_train; if rather a, b in it are the classes, "
+        f"give --data_root {root}/seg_test, or call the folders train and test"
+    ) in caplog.text
+    with pytest.raises(UserError, match="only data has images"):
+        load(root.parent, test_fraction=0.5)
+    assert f"if rather seg_test, seg_train in it are the classes, give --data_root {root}" in (
+        caplog.text
+    )
+    caplog.clear()
+    write(root, "seg_train/1.jpg")  # some images of its own
+    load(root, test_fraction=0.5)
+    assert not caplog.records
+
+
 def test_lists_leave_out_what_systems_put_between(root, caplog):
     write(root, "a/1.jpg", "b/2.jpg", "a/@eaDir/1.jpg/thumb.jpg", "a/3.jpg", "b/4.jpg")
     (root / "train.txt").write_text("a/1.jpg\n./b/2.jpg\na/@eaDir/1.jpg/thumb.jpg\n")
     (root / "test.txt").write_text("a/3.jpg\nb/4.jpg\n")
     assert names(load(root).train) == ["1.jpg", "2.jpg"]
-    assert "left out 1 lines of hidden files or of systems' folders, first a/@eaDir" in caplog.text
+    assert "left out 1 line of hidden files or of systems' folders, first a/@eaDir" in caplog.text
 
 
 def test_names_that_look_alike_are_one_class(root, caplog):
@@ -185,7 +204,7 @@ def test_photographs_of_other_formats_are_named(root, caplog):
     write(root, "a/1.jpg", "a/2.jpg", "b/3.jpg", "b/4.jpg")
     (root / "a" / "IMG_1.HEIC").write_bytes(b"photo")
     load(root, test_fraction=0.5)
-    assert "left out 1 images of formats that are not read; convert " in caplog.text
+    assert "left out 1 image of a format that is not read; convert " in caplog.text
     assert "IMG_1.HEIC to JPEG" in caplog.text
 
 

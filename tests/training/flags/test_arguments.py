@@ -142,6 +142,7 @@ def test_the_epochs_may_change_where_no_rate_depends_on_them(flags, free):
         ("--seed -1", "--seed"),
         ("--seed 2147483648", "expected a whole number at least 0 and below 2147483648"),
         (f"--epochs {10**18}", "expected a whole number at least 1, and below 1e+18"),
+        ("--sgdr_max_lr inf", "--sgdr_max_lr: inf: expected a number above 0, and below 1e+18"),
         ("--fold 1/1", "expected I/K, the I-th of K parts, as in 1/5: K from 2 to 2147483647"),
         ("--fold 6/5", "I from 1 to K"),
         (f"--lr_schedule SGD --sgd_schedule 1:1,{10**18}", "expected less than 1e+18 epochs"),

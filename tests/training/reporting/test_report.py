@@ -2,6 +2,8 @@
 
 import csv
 import math
+import re
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -48,6 +50,23 @@ def test_what_cannot_be_written_keeps_nothing_else_from_being_so(tmp_path):
     with pytest.raises(UserError, match=r"--first .*none/a: No such file .*; --third .*none/c: No"):
         write_all()
     assert (tmp_path / "b").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("flags", "images", "line"),
+    [
+        ({}, 81, "only 36 steps in all, where .* more --epochs, or a smaller --batch_size, makes"),
+        ({"images_seen": 300}, 5, "only 4 steps in all, where .*: more --images_seen, or"),
+        ({"finetune": "w.h5"}, 81, None),
+        ({"epochs": 20}, 500, None),
+    ],
+)
+def test_a_training_of_few_steps_is_advised_to_take_more(flags, images, line):
+    args = Namespace(
+        **{"epochs": 4, "batch_size": 10, "finetune": None, "images_seen": None, **flags}
+    )
+    said = report.few_steps(args, images)
+    assert re.match(line, said) if line else said is None
 
 
 class TwoClasses:
