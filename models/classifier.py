@@ -10,7 +10,7 @@ from PIL import Image
 
 import scoring
 from foreign_files import image_files
-from models import calibration
+from models import calibration, running_averages
 from models.heads import EmbeddingOutput
 from models.replicas import num_replicas
 from scoring import View
@@ -238,6 +238,11 @@ class ImageClassifier(keras.Model):
         super().compile(*args, **kwargs)
         if not hasattr(self, "_mean_loss"):
             self._mean_loss = keras.metrics.Mean(name="mean_loss")
+
+    def train_step(self, *args, **kwargs):
+        """As in Keras."""
+        with running_averages.updated_together():
+            return super().train_step(*args, **kwargs)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """As in Keras; also keeps the mean over images, the metric `mean_loss`.

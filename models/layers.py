@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from models import running_averages
 from models.replicas import num_replicas, replica_index
 
 
@@ -198,17 +199,16 @@ class BatchNormalization(keras.layers.Layer):
                 f"{self.name}: {batch} images cannot be normalised in {self.groups} groups of "
                 f"equal size; the batch size must be divisible by {self.groups}"
             )
-        n = ops.cast(_size(inputs), "float32") / (self.groups * inputs.shape[-1])
-        # A single value per channel has variance 0, whatever the factor: keep that finite.
-        degrees_of_freedom = ops.maximum(n - 1.0, 1.0)
+        size = _size(inputs)
         is_image = len(inputs.shape) == 4
         if is_image and keras.backend.backend() == "tensorflow":
             outputs, mean, variance = self._fused(inputs)  # already times n/(n−1)
         else:
             outputs, mean, variance = self._composed(inputs)
             if is_image:
-                variance *= n / degrees_of_freedom
-        self._update_running_averages(mean, variance * (n / (degrees_of_freedom - self.epsilon)))
+                n = running_averages.values_per_channel([self], size)
+                variance *= n / running_averages.degrees_of_freedom(n)
+        running_averages.update(running_averages.Statistics(self, size, mean, variance))
         return outputs
 
     def _normalize(self, inputs, mean, variance):
@@ -286,18 +286,6 @@ class BatchNormalization(keras.layers.Layer):
             later = self.groups * (devices - 1.0 - replica_index())
             weights *= ops.exp(math.log(self.momentum) * later)
         return ops.sum(values * weights, axis=0)
-
-    def _update_running_averages(self, mean, variance):
-        # The debiased average follows from itself: m_t = m_{t−K} + α_t (x_t − m_{t−K}) with
-        # α_t = (1 − momentum^K) / (1 − momentum^t) after K updates, whose weighted mean is x_t; so
-        # the biased one need not be kept.
-        # expm1 because 1 − momentum^t loses digits to cancellation in the first steps.
-        updates = self.groups * num_replicas()
-        self.step.assign_add(float(updates))
-        rate = (self.momentum**updates - 1.0) / ops.expm1(math.log(self.momentum) * self.step)
-        kept = 1.0 - rate
-        self.moving_mean.assign(self.moving_mean * kept + mean * rate)
-        self.moving_variance.assign(self.moving_variance * kept + variance * rate)
 
     def compute_output_shape(self, input_shape):
         return input_shape
