@@ -146,7 +146,12 @@ def clipping_factor(grads, clip_norm: float):
     """
     import tensorflow as tf
 
-    norm = tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(grad) for grad in grads]))
+    # Biases, scales and shifts are most of a network's weights by number, so they are joined.
+    vectors = [grad for grad in grads if grad.shape.rank == 1]
+    parts = [grad for grad in grads if grad.shape.rank != 1]
+    if vectors:
+        parts.append(tf.concat(vectors, axis=0))
+    norm = tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(part) for part in parts]))
     return tf.minimum(1.0, clip_norm / norm) + (norm - norm)
 
 

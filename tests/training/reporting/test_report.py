@@ -1,12 +1,12 @@
 """The numbers of a run, with their uncertainty."""
 
 import csv
-import math
 import re
 from argparse import Namespace
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from experiments.runs import read_predictions
 from training.reporting import report
@@ -16,12 +16,8 @@ from utils import UserError
 
 @pytest.mark.parametrize(("hits", "images"), [(0, 20), (7, 10), (558, 797), (50, 50)])
 def test_wilson_interval(hits, images):
-    """Wilson (1927): where (p - share)^2 = z^2 p (1 - p) / n."""
-    z, share = 1.959963984540054, hits / images
-    centre = (share + z * z / (2 * images)) / (1 + z * z / images)
-    half = z * math.sqrt(share * (1 - share) / images + z * z / (4 * images**2))
-    half /= 1 + z * z / images
-    assert wilson_interval(hits, images) == pytest.approx((centre - half, centre + half))
+    expected = binomtest(hits, images).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(hits, images) == pytest.approx(tuple(expected), rel=1e-12)
 
 
 def test_predictions_have_the_best_five_classes(tmp_path):
