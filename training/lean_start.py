@@ -3,9 +3,10 @@
 Keras imports scikit-learn, pandas and matplotlib where they are installed, for its wrappers, data
 frames and galleries of images, and on TensorFlow it imports JAX too: together more than a third of
 the time of `import keras`. It does without them. What is imported later, by whomever, is found as
-always.
+always. Python's search for garbage, an eighth of what is left, waits for the end of the import.
 """
 
+import gc
 import importlib.abc
 import sys
 import threading
@@ -42,10 +43,16 @@ class _Finder(importlib.abc.MetaPathFinder):
 
             def exec_module(module):
                 self._thread, self._hidden = threading.get_ident(), set(_HIDDEN)
+                collects = gc.isenabled()
+                gc.disable()
                 try:
                     load(module)
                 finally:
                     self._thread = None
+                    # Modules stay: no later search has to look through them.
+                    gc.freeze()
+                    if collects:
+                        gc.enable()
 
             spec.loader.exec_module = exec_module
         return spec

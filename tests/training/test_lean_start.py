@@ -11,13 +11,15 @@ def test_only_keras_does_without_packages(tmp_path):
     for package in (*PACKAGES, "tensorflow"):
         (tmp_path / f"{package}.py").write_text("")
     (tmp_path / "keras.py").write_text(
+        "import gc\nsearches = gc.isenabled()\n"
         f"found = []\nfor name in ('jax', 'tensorflow', *{PACKAGES}):\n"
         "    try:\n        __import__(name)\n        found.append(name)\n"
         "    except ImportError:\n        pass\n    if name == 'jax':\n"
         "        import sys\n        sys.modules.pop('jax', None)\n"
     )
     program = f"""
-import json, training, keras
+import gc, json, training, keras
+assert gc.isenabled() and not keras.searches
 for name in {PACKAGES}:
     __import__(name)
 print(json.dumps(keras.found))
