@@ -58,6 +58,7 @@ FLAGS = FlagGroup(
             "--class_list",
             metavar="FILE",
             help="use only the classes whose ids begin the lines of this file, in its order",
+            synonyms=("--classes_from", "--classes"),
         ),
         Flag(
             "--test_fraction",
@@ -65,6 +66,7 @@ FLAGS = FlagGroup(
             metavar="SHARE",
             help="of each class to test on, for a folder of class folders; drawn with --split_seed "
             "(in an evaluation 1: all images)",
+            synonyms=("--test_split", "--test_size"),
         ),
         Flag(
             "--skip_bad_images",
@@ -123,6 +125,7 @@ TRAINING_FLAGS = FlagGroup(
             "(val_…, --snapshot_best) is then of them, and the test images are used once, at the "
             "end",
             default_text="epochs are judged by the test images, as published",
+            synonyms=("--validation_split", "--val_split", "--val_fraction"),
         ),
         Flag(
             "--fold",

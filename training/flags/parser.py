@@ -89,7 +89,7 @@ class Parser(argparse.ArgumentParser):
         named = [
             action.option_strings[0]
             for action in self._actions
-            for synonym in getattr(action, "synonyms", ())
+            for synonym in (*action.option_strings, *getattr(action, "synonyms", ()))
             if synonym.replace("-", "_") == wanted
         ]
         return f"write {' or '.join(named)}" if named else nearest_names(name, flags)

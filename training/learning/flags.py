@@ -217,6 +217,7 @@ FINETUNING = FlagGroup(
             metavar="FILE",
             help="begin with the weights of this file, by layer name: a --model_dump, a "
             "--weight_dump or an HDF5 file of Keras 2",
+            synonyms=("--pretrained", "--weights", "--init_from"),
         ),
         Flag(
             "--finetune_init",

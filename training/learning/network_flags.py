@@ -32,7 +32,7 @@ NETWORK = FlagGroup(
             default="simple",
             metavar="NAME",
             help=f"network: {', '.join(architectures.ARCHITECTURES)}",
-            synonyms=("--arch", "--network"),
+            synonyms=("--arch", "--network", "--model"),
         ),
         Flag(
             "--harmonic",

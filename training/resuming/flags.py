@@ -31,6 +31,7 @@ def snapshot_flags(allowed: Sequence[str]) -> FlagGroup:
                 "exists, the training resumes from it",
                 on_resume="free",
                 writes=True,
+                synonyms=("--resume", "--checkpoint", "--ckpt"),
             ),
             Flag(
                 "--snapshot_every",
