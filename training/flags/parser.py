@@ -86,10 +86,12 @@ class Parser(argparse.ArgumentParser):
 
     def _hint(self, name: str, flags: Sequence[str]) -> str:
         wanted = name.replace("-", "_")
+        if (own := f"--{wanted.strip('_')}") in flags:
+            return f"did you mean {own}?"
         named = [
             action.option_strings[0]
             for action in self._actions
-            for synonym in (*action.option_strings, *getattr(action, "synonyms", ()))
+            for synonym in getattr(action, "synonyms", ())
             if synonym.replace("-", "_") == wanted
         ]
         return f"write {' or '.join(named)}" if named else nearest_names(name, flags)

@@ -149,7 +149,7 @@ def test_the_epochs_may_change_where_no_rate_depends_on_them(flags, free):
         # Names that other programs have.
         ("--lr 0.1", "--lr: no such flag; write --sgdr_max_lr or --sgd_lr or --clr_max_lr"),
         ("--num-workers=3", "--num-workers: no such flag; write --read_workers"),
-        ("--batch-size 3", "--batch-size: no such flag; write --batch_size (--help"),
+        ("--batch-size 3", "--batch-size: no such flag; did you mean --batch_size? (--help"),
         ("--resume x", "--resume: no such flag; write --snapshot (--help"),
         (
             "--label-smoothing 0.1",
