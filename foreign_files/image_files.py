@@ -117,14 +117,16 @@ def doubtful(extrema: Sequence[tuple[int, int]]) -> str | None:
     Args:
         extrema: The smallest and the largest value, 0 to 255, of each channel.
     """
+    found = None
     if all(least == most for least, most in extrema):
-        return f"all pixels have the value {', '.join(str(most) for _, most in extrema)}"
+        found = f"all pixels have the value {', '.join(str(most) for _, most in extrema)}"
     if max(most for _, most in extrema) <= BLACK:
-        return (
-            f"nearly black: no value is above {BLACK} of 255; values of another range than the "
-            "format's, as 12 bits in 16 or 0 to 1, have to be scaled up"
+        found = found or f"nearly black: no value is above {BLACK} of 255"
+        found += (
+            "; values of another range than the format's, as 12 bits in 16 or 0 to 1, have to be "
+            "scaled up"
         )
-    return None
+    return found
 
 
 @contextlib.contextmanager

@@ -193,10 +193,8 @@ def list_classes(root: Path) -> Samples:
             images_of[name] = images
         else:
             empty.append(name)
-    other = [file for file in ignored if os.path.splitext(file)[1].lower() in _OTHER_IMAGES]
+    other = _warn_of_other_formats(root, ignored)
     ignored = sorted(set(ignored) - set(other))
-    form = "image of a format that is not read", "images of formats that are not read"
-    _warn("%s: left out %s; convert %s to JPEG", root, other, *form)
     file = "file that is no image by its name", "files that are no images by their names"
     _warn("%s: ignored %s, first %s", root, ignored, *file)
     system = "file or folder of a system", "folders and files of systems"
@@ -210,7 +208,17 @@ def list_classes(root: Path) -> Samples:
 
 def list_images(folder: Path) -> list[str]:
     """The images anywhere under a folder, by their names; hidden ones are left out."""
-    return [file for file in _walk(folder, (), []) if is_image(file)]
+    files = _walk(folder, (), [])
+    _warn_of_other_formats(folder, files)
+    return [file for file in files if is_image(file)]
+
+
+def _warn_of_other_formats(root: Path, files: list[str]) -> list[str]:
+    """Names photographs that are not read; returns them."""
+    other = [file for file in files if os.path.splitext(file)[1].lower() in _OTHER_IMAGES]
+    form = "image of a format that is not read", "images of formats that are not read"
+    _warn("%s: left out %s; convert %s to JPEG", root, other, *form)
+    return other
 
 
 def _warn(message: str, root: Path, found: list[str], *nouns: str) -> None:

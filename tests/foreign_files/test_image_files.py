@@ -246,7 +246,9 @@ def test_more_than_8_bits_are_scaled_as_the_format_says(tmp_path):
 
 def test_doubtful_images():
     assert image_files.doubtful([(3, 250), (0, 9), (0, 9)]) is None
-    assert image_files.doubtful([(7, 7)] * 3) == "all pixels have the value 7, 7, 7"
+    assert image_files.doubtful([(70, 70)] * 3) == "all pixels have the value 70, 70, 70"
+    black = image_files.doubtful([(0, 0)] * 3)  # 8 bits in 16, for example
+    assert black.startswith("all pixels have the value 0, 0, 0; values of another range than")
     assert image_files.doubtful([(0, 15), (0, 3), (0, 9)]).startswith("nearly black")
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import datasets
+from datasets.sources import folder
 from utils import UsageError, UserError
 
 from ..conftest import write_photo
@@ -205,6 +206,9 @@ def test_photographs_of_other_formats_are_named(root, caplog):
     (root / "a" / "IMG_1.HEIC").write_bytes(b"photo")
     load(root, test_fraction=0.5)
     assert "left out 1 image of a format that is not read; convert " in caplog.text
+    assert "IMG_1.HEIC to JPEG" in caplog.text
+    caplog.clear()
+    assert len(folder.list_images(root)) == 4  # what predict.py labels
     assert "IMG_1.HEIC to JPEG" in caplog.text
 
 
