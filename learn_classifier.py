@@ -145,7 +145,7 @@ def train(args: Namespace, session: Session) -> None:
     print(report.final_lines(result, best, report.selected_on(args), others))
 
     # ---------------------------------------------------------------- dump
-    with report.all_written() as written:
+    with report.all_written(args.snapshot) as written:
         if args.model_dump:
             if session.loaded:
                 models.keep_temperature(model, args.model_dump)

@@ -126,8 +126,13 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 @contextlib.contextmanager
-def all_written() -> Iterator[Callable[[str], AbstractContextManager[None]]]:
+def all_written(
+    snapshot: str | None = None,
+) -> Iterator[Callable[[str], AbstractContextManager[None]]]:
     """Within it a file that cannot be written, as on a full disk, keeps no other from being so.
+
+    Args:
+        snapshot: What repeating the command would go on from, if there is such a file.
 
     Yields:
         A context for the writing of each file, which takes the flag that asks for it.
@@ -146,7 +151,14 @@ def all_written() -> Iterator[Callable[[str], AbstractContextManager[None]]]:
 
     yield written
     if failures:
-        raise UserError(f"{'; '.join(failures)}: not written; all else that was asked for is")
+        again = ""
+        if snapshot and os.path.exists(snapshot):
+            again = (
+                "; make room or give another path, and repeat the command: it goes on from "
+                f"--snapshot {snapshot} and writes them"
+            )
+        failed = "; ".join(failures)
+        raise UserError(f"{failed}: not written; all else that was asked for is{again}")
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:

@@ -37,8 +37,8 @@ def test_predictions_have_the_best_five_classes(tmp_path):
 
 
 def test_what_cannot_be_written_keeps_nothing_else_from_being_so(tmp_path):
-    def write_all():
-        with report.all_written() as written:
+    def write_all(snapshot=None):
+        with report.all_written(snapshot) as written:
             for flag, name in (("--first", "none/a"), ("--second", "b"), ("--third", "none/c")):
                 with written(flag):
                     (tmp_path / name).write_text("x")
@@ -46,6 +46,10 @@ def test_what_cannot_be_written_keeps_nothing_else_from_being_so(tmp_path):
     with pytest.raises(UserError, match=r"--first .*none/a: No such file .*; --third .*none/c: No"):
         write_all()
     assert (tmp_path / "b").read_text() == "x"
+    with pytest.raises(UserError, match=r"asked for is$"):
+        write_all(tmp_path / "no snapshot")
+    with pytest.raises(UserError, match=r"repeat the command: it goes on from --snapshot .*/b and"):
+        write_all(tmp_path / "b")
 
 
 @pytest.mark.parametrize(
