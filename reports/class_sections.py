@@ -164,7 +164,8 @@ def _matrix_picture(shares: np.ndarray) -> str:
     """A pixel per pair of classes: the brighter, the more of a row."""
     levels = np.rint(255 * np.sqrt(shares)).astype(np.uint8)
     palette = np.linspace([255, 255, 255], [20, 60, 130], 256)
-    image = Image.fromarray(palette[levels].astype(np.uint8))
+    image = Image.fromarray(levels)
+    image.putpalette(palette.astype(np.uint8).tobytes())
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     address = f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}"
