@@ -4,13 +4,11 @@ import re
 from collections import Counter
 from pathlib import Path
 
-import jax
-
-from training.reporting import report
-
 
 def jax_operations(path: Path) -> Counter:
     """Nanoseconds by kind of operation in an XLA trace."""
+    import jax
+
     total = Counter()
     for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
         for line in plane.lines:
@@ -37,6 +35,8 @@ def torch_operations(profiler) -> Counter:
 
 def print_operations(name: str, nanoseconds: Counter, steps: int, number: int = 12) -> None:
     """Prints what takes longest, in milliseconds for each of the steps."""
+    from training.reporting import report
+
     total = sum(nanoseconds.values())
     rows = [
         {

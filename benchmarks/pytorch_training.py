@@ -4,15 +4,17 @@ The same layers, weights, cosine loss, weight decay and optimiser as `models` an
 in the layout and precision that PyTorch is fastest with: channels last, `torch.compile`, autocast,
 fused parameter updates. Left out is what PyTorch's own batch normalisation has not: its running
 averages begin at mean 0 and variance 1 and are not debiased. A training step does not use them.
+
+Nothing here imports Keras: a process that starts with PyTorch alone is what ours is timed beside.
 """
 
-import keras
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-import models
 from architectures import get_architecture
 
 
@@ -35,11 +37,10 @@ class _ConvolutionAndNorm(nn.Module):
 class _Network(nn.Module):
     """From raw images to the embedding; `named` has convolutions by the names of our layers."""
 
-    def __init__(self, standardize: models.Standardize):
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
-        divisor = [value + standardize.std_epsilon for value in standardize.std]
-        self.register_buffer("mean", torch.tensor(standardize.mean)[:, None, None])
-        self.register_buffer("std", torch.tensor(divisor)[:, None, None])
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(std)[:, None, None])
         self.named: dict[str, nn.Module] = {}
 
     def add(self, name: str, *args) -> nn.Module:
@@ -68,8 +69,8 @@ class _Bottleneck(nn.Module):
 class ResNet50(_Network):
     """`models/resnet.py`."""
 
-    def __init__(self, standardize: models.Standardize, dimensions: int):
-        super().__init__(standardize)
+    def __init__(self, mean: Sequence[float], std: Sequence[float], dimensions: int):
+        super().__init__(mean, std)
         # After a ReLU, zeros and the pooling's own padding are the same to a maximum.
         blocks = [self.add("_conv1", 3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1)]
         inputs = 64
@@ -99,8 +100,16 @@ class _BasicBlock(nn.Module):
 class CifarResNet(_Network):
     """`models/cifar_resnet.py`."""
 
-    def __init__(self, standardize: models.Standardize, dimensions: int, *, blocks, channels):
-        super().__init__(standardize)
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        dimensions: int,
+        *,
+        blocks: int,
+        channels: tuple[int, int, int],
+    ):
+        super().__init__(mean, std)
         inputs = channels[0]
         layers = [self.add("0", 3, inputs, 3), nn.ReLU()]
         for stage, filters in enumerate(channels, start=1):
@@ -111,41 +120,51 @@ class CifarResNet(_Network):
         self.dense = nn.Linear(inputs, dimensions)
 
 
-def copy_network(model: models.ImageClassifier) -> _Network:
-    """The PyTorch network of a model with the architecture `resnet-50` or `resnet-…fc`.
+def make_network(
+    name: str, mean: Sequence[float], std: Sequence[float], dimensions: int
+) -> _Network:
+    """The network that `build_model` makes of an architecture, `resnet-50` or `resnet-…fc`.
 
-    It has the model's weights, and gives the features that the model's head takes.
+    Args:
+        name: The architecture.
+        mean, std: What images are standardised by.
+        dimensions: Of the features, which the model's head takes.
     """
-    entry = get_architecture(model.name)
+    entry = get_architecture(name)
     kind = {"resnet": ResNet50, "cifar_resnet": CifarResNet}[entry.family]
-    dimensions = model.class_embeddings.shape[1]
-    network = kind(model.get_layer("standardize"), dimensions, **entry.options)
-    _copy_kernel(model.get_layer("embedding"), network.dense)
-    for name, module in network.named.items():
-        first = {"_conv1": "conv1", "0": "conv0"}.get(name, f"res{name}")
-        _copy_kernel(model.get_layer(first), module.convolution)
-        norm = model.get_layer(f"bn{name}")
-        module.norm.weight.data = _tensor(norm.gamma)
-        module.norm.bias.data = _tensor(norm.beta)
+    network = kind(mean, std, dimensions, **entry.options)
     return network.to(memory_format=torch.channels_last)
 
 
-def _tensor(weight: keras.Variable) -> torch.Tensor:
-    return torch.tensor(keras.ops.convert_to_numpy(weight))
+def load_weights(network: _Network, weights: Mapping[str, np.ndarray]) -> None:
+    """Gives a network the weights of our model, by the names of layer and weight (`a/kernel`)."""
+    _load_kernel(network.dense, weights, "embedding")
+    for name, module in network.named.items():
+        first = {"_conv1": "conv1", "0": "conv0"}.get(name, f"res{name}")
+        _load_kernel(module.convolution, weights, first)
+        module.norm.weight.data = torch.tensor(weights[f"bn{name}/gamma"])
+        module.norm.bias.data = torch.tensor(weights[f"bn{name}/beta"])
+    network.to(memory_format=torch.channels_last)
 
 
-def _copy_kernel(layer: keras.layers.Layer, module: nn.Module) -> None:
-    kernel = _tensor(layer.kernel)
+def _load_kernel(module: nn.Module, weights: Mapping[str, np.ndarray], layer: str) -> None:
+    kernel = torch.tensor(weights[f"{layer}/kernel"])
     # (height, width, in, out) to (out, in, height, width), and (in, out) to (out, in).
     module.weight.data = kernel.permute(3, 2, 0, 1) if kernel.dim() == 4 else kernel.T.contiguous()
-    module.bias.data = _tensor(layer.bias)
+    module.bias.data = torch.tensor(weights[f"{layer}/bias"])
+
+
+def flat(network: nn.Module) -> np.ndarray:
+    """All weights of a network in one vector."""
+    return np.concatenate([w.detach().cpu().numpy().ravel() for w in network.parameters()])
 
 
 class TorchTraining:
-    """Trains a copy of a network by the cosine loss, as `model.fit` trains the network.
+    """Trains a network by the cosine loss, as `model.fit` trains ours.
 
     Args:
-        model: A classifier with a cosine loss.
+        network: As `make_network` makes it; moved to the device.
+        class_embeddings: `(classes, dimensions)`.
         device: As `torch.device` takes it.
         learning_rate: Of stochastic gradient descent with momentum 0.9.
         clip_norm: Gradients are scaled down to this global norm.
@@ -157,7 +176,8 @@ class TorchTraining:
 
     def __init__(
         self,
-        model: models.ImageClassifier,
+        network: _Network,
+        class_embeddings: np.ndarray,
         device: str,
         *,
         learning_rate: float,
@@ -169,8 +189,8 @@ class TorchTraining:
     ):
         self.device = torch.device(device)
         self.mixed = mixed
-        self.network = copy_network(model).to(self.device).train()
-        self.class_embeddings = torch.tensor(model.class_embeddings, device=self.device)
+        self.network = network.to(self.device).train()
+        self.class_embeddings = torch.tensor(class_embeddings, device=self.device)
         if double:
             self.network.double()
             self.class_embeddings = self.class_embeddings.double()

@@ -3,14 +3,16 @@
     python benchmarks/startup.py --architecture resnet-110-wfc --batch_size 100
     python benchmarks/startup.py --architecture resnet-50 --image_size 224 --batch_size 16
 
-Starts, in turns and each time in a new process, what learn_classifier.py trains and the same
-network in plain Keras: its own batch normalisation, optimiser, regularisers and `fit`. Both train
-and evaluate on a constant batch of random images of 100 classes. Prints the wall-clock and CPU
+Starts, in turns and each time in a new process, what learn_classifier.py trains; the same network
+in plain Keras, with its own batch normalisation, optimiser, regularisers and `fit`; and, where
+PyTorch is installed and the network is one of `benchmarks/pytorch_training.py`, that. All train and
+evaluate on a constant batch of random images of 100 classes. Prints the wall-clock and CPU
 seconds of every stage; of several rounds those of the one that used the CPU least. On a machine
 with other work the CPU's are the ones to compare.
 """
 
 import argparse
+import importlib.util
 import json
 import resource
 import subprocess
@@ -21,10 +23,15 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-OURS, PLAIN = "ours", "plain Keras"
+from architectures import get_architecture
+
+OURS, PLAIN, PYTORCH = "ours", "plain Keras", "PyTorch"
 CLASSES = 100
+CLIP_NORM = 10.0
+MEAN, STD = 125.0, 60.0
 STEPS = 3
-FIRST_STEP = "first training step"
+FIRST_STEP, FIRST_EVALUATION = "first training step", "first evaluation step"
+IMPORTS, BUILDING = "imports", "building the network"
 
 
 class Stages:
@@ -41,21 +48,61 @@ class Stages:
         self._wall, self._cpu = wall, cpu
 
 
+def step_name(index: int) -> str:
+    return f"training step {index + 1}" if index else FIRST_STEP
+
+
+def random_batch(args: argparse.Namespace):
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    shape = (args.batch_size, args.image_size, args.image_size, 3)
+    images = rng.integers(0, 256, shape, dtype=np.uint8)
+    return images, rng.integers(0, CLASSES, args.batch_size, dtype=np.int32)
+
+
+def train_pytorch(args: argparse.Namespace) -> dict[str, tuple[float, float]]:
+    """Trains with PyTorch in this process and gives its stages."""
+    stages = Stages(args.started)
+    import numpy as np
+
+    from benchmarks import pytorch_training
+
+    stages.end(IMPORTS)
+    network = pytorch_training.make_network(args.architecture, (MEAN,) * 3, (STD,) * 3, CLASSES)
+    training = pytorch_training.TorchTraining(
+        network,
+        np.eye(CLASSES, dtype=np.float32),
+        "cpu",
+        learning_rate=0.01,
+        clip_norm=CLIP_NORM,
+        weight_decay=2e-4,
+    )
+    stages.end(BUILDING)
+    images, labels = random_batch(args)
+    for step in range(STEPS):
+        training.fit(images, labels, 1)
+        stages.end(step_name(step))
+    network.eval()
+    training.outputs(images)
+    stages.end(FIRST_EVALUATION)
+    return stages.seconds
+
+
 def train(args: argparse.Namespace) -> dict[str, tuple[float, float]]:
-    """Trains in this process and gives its stages."""
+    """Trains with Keras in this process and gives its stages."""
     stages = Stages(args.started)
     if args.run == OURS:
         import training  # noqa: F401  (it makes the import of Keras a lean one)
     import keras
-    import numpy as np
 
     from benchmarks.training_loop import ConstantBatch
     from learn_classifier import build_classifier
     from training import fitting
     from training.flags import arguments
 
-    stages.end("imports")
-    flags = ["--dataset", "digits", "--embedding", "onehot", "--clipgrad", "10"]
+    stages.end(IMPORTS)
+    flags = ["--dataset", "digits", "--embedding", "onehot", "--clipgrad", str(CLIP_NORM)]
     flags += ["--architecture", args.architecture, "--image_size", str(args.image_size)]
     flags += ["--batch_size", str(args.batch_size)]
     resolved = arguments.training_parser().parse_args(flags)
@@ -63,20 +110,17 @@ def train(args: argparse.Namespace) -> dict[str, tuple[float, float]]:
     model = build_classifier(resolved, _dataset(args.image_size))
     if args.run == PLAIN:
         model = _in_plain_keras(model, resolved)
-    stages.end("building the network")
+    stages.end(BUILDING)
 
     class EndStages(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             float(logs["loss"])  # wait for the device
-            stages.end(FIRST_STEP if batch == 0 else f"training step {batch + 1}")
+            stages.end(step_name(batch))
 
         def on_test_batch_end(self, batch, logs=None):
-            stages.end("first evaluation step")
+            stages.end(FIRST_EVALUATION)
 
-    rng = np.random.default_rng(0)
-    shape = (args.batch_size, args.image_size, args.image_size, 3)
-    images = rng.integers(0, 256, shape, dtype=np.uint8)
-    batch = images, rng.integers(0, CLASSES, args.batch_size, dtype=np.int32)
+    batch = random_batch(args)
     if args.run == OURS:
         fitting.prepare(model)
         stages.end("making variables")
@@ -99,8 +143,8 @@ def _dataset(side: int):
     return SimpleNamespace(
         class_ids=range(CLASSES),
         class_names=[str(i) for i in range(CLASSES)],
-        mean=(125.0,) * 3,
-        std=(60.0,) * 3,
+        mean=(MEAN,) * 3,
+        std=(STD,) * 3,
         std_epsilon=0.0,
         channel_order="rgb",
         spec=spec,
@@ -132,13 +176,16 @@ def main() -> None:
     parser.add_argument("--image_size", type=int, default=32, metavar="PIXELS")
     parser.add_argument("--batch_size", type=int, default=100, metavar="N")
     parser.add_argument("--rounds", type=int, default=1, metavar="N")
-    parser.add_argument("--run", choices=(OURS, PLAIN), help=argparse.SUPPRESS)
+    parser.add_argument("--run", choices=(OURS, PLAIN, PYTORCH), help=argparse.SUPPRESS)
     parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
-        print(json.dumps(train(args)))
+        print(json.dumps(train_pytorch(args) if args.run == PYTORCH else train(args)))
         return
     rounds = {OURS: [], PLAIN: []}
+    family = get_architecture(args.architecture).family
+    if importlib.util.find_spec("torch") and family in ("resnet", "cifar_resnet"):
+        rounds[PYTORCH] = []
     for _ in range(args.rounds):
         for run, results in rounds.items():
             command = [sys.executable, *sys.argv, "--run", run, "--started", str(time.time())]
