@@ -4,6 +4,8 @@ In one process, importing Triton, as PyTorch does on a GPU, after JAX ended in a
 """
 
 import multiprocessing
+import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -19,6 +21,7 @@ class PyTorch:
     def __init__(self):
         import torch
 
+        threading.Thread(target=_end_with_parent, daemon=True).start()
         from benchmarks import pytorch_training
 
         self._torch, self._module = torch, pytorch_training
@@ -105,6 +108,12 @@ class PyTorch:
         self._trainings.clear()
         self._torch.compiler.reset()
         self._torch.cuda.empty_cache()
+
+
+def _end_with_parent() -> None:
+    """A manager's process would outlive one that was killed."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 class Process(BaseManager):
