@@ -122,8 +122,8 @@ def check(root: Path, test_fraction: float | None, splits: Sequence[str]) -> flo
     if layout.test and not layout.train:
         if "train" in splits:
             raise UsageError(
-                f"--data_root {root}: has {layout.test.name}, but no train/ or train.txt to "
-                "train on"
+                f"--data_root {root}: has {layout.test.name}, but no "
+                f"{_alike('train', layout.test)} to train on"
             )
         if test_fraction is not None:
             raise UsageError(
@@ -133,14 +133,19 @@ def check(root: Path, test_fraction: float | None, splits: Sequence[str]) -> flo
     elif not layout.test and test_fraction is None:
         if not layout.train and "train" not in splits:
             return 1.0
-        found = f"{layout.train.name}, but no test/ or test.txt" if layout.train else (
-            "neither train/ and test/ nor train.txt and test.txt"
-        )  # fmt: skip
+        found = "neither train/ and test/ nor train.txt and test.txt"
+        if layout.train:
+            found = f"{layout.train.name}, but no {_alike('test', layout.train)}"
         raise UsageError(
             f"--data_root {root}: has {found}; give --test_fraction, the share of each class to "
             "test on"
         )
     return test_fraction
+
+
+def _alike(split: str, other: Path) -> str:
+    """What a split would be called beside the other one; beside a list only a list counts."""
+    return f"{split}/ or {split}.txt" if os.path.isdir(other) else f"{split}.txt"
 
 
 def load(spec: DatasetSpec) -> Content:

@@ -145,6 +145,17 @@ def test_lists_with_spaces(root, line):
     assert dataset.train.labels.tolist() == [1, 0]
 
 
+def test_a_list_and_a_folder_are_no_split(root):
+    write(root, "train/a/1.jpg", "train/b/2.jpg", "train/b/3.jpg")
+    (root / "test.txt").write_text("train/a/1.jpg\ntrain/b/2.jpg\n")
+    with pytest.raises(UsageError, match=r"has test\.txt, but no train\.txt to train on"):
+        load(root)
+    (root / "train").rename(root / "test")
+    (root / "test.txt").rename(root / "train.txt")
+    with pytest.raises(UsageError, match=r"has train\.txt, but no test\.txt; give --test_fraction"):
+        load(root)
+
+
 def test_lists_with_the_label_first(root):
     write(root, "a/1.jpg", "b/2.jpg")
     (root / "test.txt").write_text("a/1.jpg\nb/2.jpg\n")
