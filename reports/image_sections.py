@@ -71,7 +71,7 @@ def _apart(scores: findings.Scores, chosen: np.ndarray) -> str:
     apart = two[:, 1] - two[:, 0]
     return (
         "Those of which the two best classes score the closest, the closest first: "
-        f"{apart[0]:.2f} to {apart[-1]:.2f} apart."
+        f"{apart[0]:.2g} to {apart[-1]:.2g} apart."
     )
 
 
