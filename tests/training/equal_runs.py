@@ -8,6 +8,7 @@ if 4 continue it.
 """
 
 import contextlib
+import functools
 import json
 import shutil
 import sys
@@ -35,11 +36,15 @@ class StepLosses(keras.callbacks.Callback):
         self.losses.append(float(logs["mean_loss"]))
 
 
-def start(flags, number, interruption=None):
+@functools.cache
+def devices(number, merge_on_devices):
     cpus = [f"cpu:{i}" for i in range(number)]
-    devices = ONE_DEVICE if number == 1 else distribution.over(cpus, "--gpu_merge" in flags)
+    return ONE_DEVICE if number == 1 else distribution.over(cpus, merge_on_devices)
+
+
+def start(flags, number, interruption=None, **options):
     flags = ["--bn_groups", "4", "--gpus", str(number), *SCHEDULE, *flags]
-    return Run(flags, interruption, devices)
+    return Run(flags, interruption, devices(number, "--gpu_merge" in flags), **options)
 
 
 def results(run, step_losses):
@@ -64,7 +69,7 @@ def resume(kills, flags, whole):
                 start(kept, 2, place)
                 raise AssertionError(f"not killed at {place.place}")
         shutil.copy(snapshot, f"{directory}/copy")
-        assert_same(start(kept, 2), whole)
+        assert_same(start(kept, 2, anew=True), whole)
         if keras.config.dtype_policy().name != "float32":
             return None  # the last digits say nothing
         other = start([*flags, "--snapshot", f"{directory}/copy"], 4)
@@ -78,6 +83,11 @@ def resume(kills, flags, whole):
 def main():
     kills, *flags = sys.argv[1:]
     distribution.simulate_devices(4)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # It rewrites the graphs of all devices, for seconds; their sums are the same.
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     if "--precision" in flags:
         keras.config.set_dtype_policy(flags[flags.index("--precision") + 1])
     flags = [*"--epochs 2 --batch_size 40".split(), *flags]

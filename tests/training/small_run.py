@@ -77,6 +77,40 @@ def small_model(args):
     return models.ImageClassifier(images, outputs, class_names=names, info=info)
 
 
+# Networks that were trained, with their first values: what is traced for one run serves others.
+_pool = {}
+# What neither the network nor its step is made of.
+_NOT_TRACED = ("snapshot", "log_dir", "epochs", "initial_epoch", "read_workers", "queue_size")
+_NOT_TRACED += ("max_lr", "lr_schedule", "sgd_", "sgdr_", "clr_")
+
+
+def _new_model(args):
+    model = small_model(args)
+    models.set_batch_norm_groups(model, args.bn_groups // models.num_replicas())
+    losses.compile_model(args, model)
+    return model
+
+
+def _state(model):
+    return [*model.variables, *model.optimizer.variables]
+
+
+def _pooled_model(args, devices):
+    """A network as `_new_model` makes it, which earlier runs may have trained."""
+    given = [f"{k}={v!r}" for k, v in sorted(vars(args).items()) if not k.startswith(_NOT_TRACED)]
+    key = (devices, *given)
+    if key not in _pool:
+        model = _new_model(args)
+        fitting.prepare(model)
+        first = [keras.ops.convert_to_numpy(variable) for variable in _state(model)]
+        _pool[key] = model, first, dict(model.info)
+    model, first, info = _pool[key]
+    for variable, value in zip(_state(model), first, strict=True):
+        variable.assign(value)
+    model.info = dict(info)
+    return model
+
+
 class Run:
     """One start of a program that trains on digits, as `learn_classifier.py` does it.
 
@@ -84,13 +118,14 @@ class Run:
         flags: Of the command line.
         interruption: A further callback.
         devices: As the flags would choose them; several have to be there already.
+        anew: Makes and traces a network for this run alone.
     """
 
-    def __init__(self, flags, interruption=None, devices=ONE_DEVICE):
+    def __init__(self, flags, interruption=None, devices=ONE_DEVICE, *, anew=False):
         with devices.scope():
-            self._run(flags, interruption, devices)
+            self._run(flags, interruption, devices, anew)
 
-    def _run(self, flags, interruption, devices):
+    def _run(self, flags, interruption, devices, anew):
         args = arguments.training_parser().parse_args(
             [*"--dataset digits-sub3 --val_batch_size 200 --read_workers 1".split(), *flags]
         )
@@ -101,9 +136,7 @@ class Run:
         batches = data.make_batches(args, dataset, devices.share)
         train, test = batches.train, batches.validation
         self.test = test, dataset.test.labels
-        self.model = small_model(args)
-        models.set_batch_norm_groups(self.model, args.bn_groups // models.num_replicas())
-        losses.compile_model(args, self.model)
+        self.model = _new_model(args) if anew else _pooled_model(args, devices)
         self.history = epochs.EpochReport(
             batches.images_per_epoch, args.epochs, args.log_dir, print_line=False
         )
@@ -146,13 +179,7 @@ class Run:
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-
-    @property
-    def variables(self):
-        return [
-            keras.ops.convert_to_numpy(v)
-            for v in [*self.model.variables, *self.model.optimizer.variables]
-        ]
+        self.variables = [keras.ops.convert_to_numpy(v) for v in _state(self.model)]
 
     @property
     def rows(self):

@@ -17,8 +17,8 @@ FLAGS = ["--epochs", "4", "--finish_size", "12", "--batch_size", "200", "--val_e
 
 def test_a_run_interrupted_on_both_sides_of_the_change_ends_as_another(tmp_path):
     whole = Run(FLAGS)
-    model, (_, labels) = whole.model, whole.test
-    assert (model.info["image_size"], model.info["test_resize"]) == (12, 12)
+    model, info, (_, labels) = whole.model, whole.model.info, whole.test
+    assert (info["image_size"], info["test_resize"]) == (12, 12)
     # Epochs are judged by images of the size that they have.
     args = arguments.training_parser().parse_args(["--image_size", "12"])
     dataset = data.load_dataset(arguments.check_training_arguments(args))
@@ -35,9 +35,9 @@ def test_a_run_interrupted_on_both_sides_of_the_change_ends_as_another(tmp_path)
     ):
         with pytest.raises(Interrupted):
             Run(flags, place)
-    resumed = Run(flags)
+    resumed = Run(flags, anew=True)
     assert_same(resumed, whole)
-    assert resumed.model.info == model.info
+    assert resumed.model.info == info
     with pytest.raises(UsageError, match="epochs"):
         Run([*flags, "--epochs", "5"])
 

@@ -81,7 +81,7 @@ def test_a_run_in_parts_resumes_within_a_batch(tmp_path):
     flags += ["--snapshot", str(tmp_path / "s"), "--snapshot_every", "1e-9"]
     with pytest.raises(Killed):
         Run(flags, At(1, 9))  # the second part of the third batch is the last saved
-    run = Run(flags)
+    run = Run(flags, anew=True)
     assert run.loaded.snapshot.batch == 8
     assert_same(run, whole)
 

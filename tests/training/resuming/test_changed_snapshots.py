@@ -29,7 +29,7 @@ def within_an_epoch(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """The same run to its end."""
-    return Run([*PLATEAU, "--snapshot", str(tmp_path_factory.mktemp("run") / "s")])
+    return Run([*PLATEAU, "--snapshot", str(tmp_path_factory.mktemp("run") / "s")], anew=True)
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(name, snapshot):
         begun = [(1, step) for step in range(10)] + [(2, step) for step in range(10)]
         assert place.steps == (begun[2:] if in_evaluation else begun[:3])
     watch = At(99, 0)
-    resumed = Run(flags, watch)
+    resumed = Run(flags, watch, anew=True)
     assert watch.steps == [(3, step) for step in range(10)]
     assert_same(resumed, whole)
 
@@ -255,7 +255,7 @@ def test_snapshots_within_an_epoch(snapshot):
     with pytest.raises(Killed):
         Run(flags, At(1, 0, in_evaluation=True))
     assert snapshots.load(snapshot[1]).snapshot.batch == 10
-    assert_same(Run(flags), uninterrupted("--epochs", "2"))
+    assert_same(Run(flags, anew=True), uninterrupted("--epochs", "2"))
 
 
 def test_the_best_model_is_remembered(snapshot, monkeypatch):
@@ -287,7 +287,7 @@ def test_half_precision_goes_on_to_the_last_bit(snapshot):
         whole = Run(flags)
         with pytest.raises(Interrupted):
             Run([*flags, *snapshot], At(1, 4, signal=signal.SIGTERM))
-        resumed = Run([*flags, *snapshot])
+        resumed = Run([*flags, *snapshot], anew=True)
         assert isinstance(resumed.model.optimizer, keras.optimizers.LossScaleOptimizer)
         assert_same(resumed, whole)
     finally:

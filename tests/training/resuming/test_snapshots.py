@@ -10,6 +10,8 @@ from utils import UserError
 
 from .mutated_snapshots import facts_and_arrays, mutate, write_unchecked
 
+pytestmark = pytest.mark.usefixtures("forked_reading")
+
 
 def make(epoch=1, batch=0):
     metrics = {f"metric.{i}": np.ones((2, i), "float32") for i in range(2)}
@@ -125,7 +127,7 @@ def test_a_full_disk_leaves_both_copies(path, monkeypatch):
     assert sorted(os.listdir(path.parent)) == ["s", "s.previous"]
 
 
-def test_no_mutation_does_more_than_a_message(path, forked_reading):
+def test_no_mutation_does_more_than_a_message(path):
     """Whatever happens to the bytes: the state is the one that was written, or it is refused."""
     content = path.read_bytes()
     draw = random.Random(0)
@@ -206,7 +208,7 @@ def test_what_no_training_stores_is_refused_for_the_copy_before(path, change, ca
     assert re.search("no snapshot that this version can read|not an .npz of plain arr", caplog.text)
 
 
-def test_no_stored_value_does_more_than_a_message(path, forked_reading):
+def test_no_stored_value_does_more_than_a_message(path):
     """Mutated facts and arrays whose checksum is right."""
     draw = random.Random(0)
     refused = 0
