@@ -38,4 +38,4 @@ $(VENV)/.installed-dev: requirements-dev.txt requirements-export.txt requirement
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo_results
+	rm -rf $(VENV) .pytest_cache demo_results

@@ -1,14 +1,11 @@
-import atexit
 import contextlib
 import functools
 import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,9 +13,11 @@ import pytest
 import training  # noqa: F401  JAX would set the level of TensorFlow's messages for all children
 from foreign_files.child import program
 
-# The user's programs stay as they are, and the tests depend on none of them.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="tests-jax-")
-atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+def pytest_configure(config):
+    # What JAX compiles is kept from one run of the tests to the next, apart from the user's.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("jax"))
+
 
 # Seconds of CPU; libraries hang on some damaged files, and read the others in milliseconds.
 _TIMEOUT = 0.5

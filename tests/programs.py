@@ -114,13 +114,8 @@ def _content(file) -> str:
 def _server(backend: str) -> socket.socket:
     """The socket of the server with that backend, which ends with this process."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    compiled = tempfile.TemporaryDirectory()
-    own = {
-        "KERAS_BACKEND": backend,
-        "JAX_COMPILATION_CACHE_DIR": compiled.name,
-        # The order of sets is another one than here.
-        "PYTHONHASHSEED": "5",
-    }
+    # The order of sets is another one than here.
+    own = {"KERAS_BACKEND": backend, "PYTHONHASHSEED": "5"}
     server = subprocess.Popen(
         [sys.executable, "-m", "tests.fork_server"],
         cwd=ROOT,
@@ -133,7 +128,6 @@ def _server(backend: str) -> socket.socket:
     def end():
         ours.close()
         server.wait()
-        compiled.cleanup()
 
     atexit.register(end)
     return ours
