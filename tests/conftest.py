@@ -16,7 +16,7 @@ from foreign_files.child import program
 
 def pytest_configure(config):
     # What JAX compiles is kept from one run of the tests to the next, apart from the user's.
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("jax"))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.rootpath / ".pytest_cache/d/jax")
 
 
 # Seconds of CPU; libraries hang on some damaged files, and read the others in milliseconds.

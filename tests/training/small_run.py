@@ -81,10 +81,12 @@ def small_model(args):
 _pool = {}
 # What neither the network nor its step is made of.
 _NOT_TRACED = ("snapshot", "log_dir", "epochs", "initial_epoch", "read_workers", "queue_size")
-_NOT_TRACED += ("max_lr", "lr_schedule", "sgd_", "sgdr_", "clr_")
+_NOT_TRACED += ("lr_schedule", "max_lr", "max_decay", "sgd_", "sgdr_", "clr_")
 
 
 def _new_model(args):
+    # Here, as TensorFlow forgets with it what it has made of traced steps.
+    keras.utils.set_random_seed(args.seed)
     model = small_model(args)
     models.set_batch_norm_groups(model, args.bn_groups // models.num_replicas())
     losses.compile_model(args, model)
@@ -131,7 +133,6 @@ class Run:
         )
         self.args = args = arguments.check_training_arguments(args)
         self.loaded = arguments.load_snapshot(args)
-        keras.utils.set_random_seed(args.seed)
         dataset = data.load_dataset(args)
         batches = data.make_batches(args, dataset, devices.share)
         train, test = batches.train, batches.validation
