@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,15 +20,12 @@ def pytest_configure(config):
 
 # Seconds of CPU; libraries hang on some damaged files, and read the others in milliseconds.
 _TIMEOUT = 0.5
-# What a reader imports; the smaller the process, the faster it forks.
-_READERS = {"-S": ("npz", "pickles"), "": ("hdf5", "mat")}
 _FORK_SERVER = f"""
 import gc, importlib, json, os, runpy, signal, sys
-program, *readers = sys.argv[1:]
+program, reader = sys.argv[1:]
 main = runpy.run_path(program)["main"]
 sys.path.insert(0, os.path.dirname(program))
-for reader in readers:
-    importlib.import_module(reader)
+importlib.import_module(reader)
 gc.collect()
 gc.freeze()
 for line in sys.stdin:
@@ -43,18 +39,14 @@ for line in sys.stdin:
 
 
 @pytest.fixture(scope="session")
-def fork_servers():
-    """Asks for a process by its flags, `-S` or none, that forks readers of files."""
+def fork_server():
+    """Gives by its command the process that forks readers of one kind, as small as can be."""
     with contextlib.ExitStack() as running:
 
         @functools.cache
-        def server(flag):
-            command = [sys.executable, "-I", *flag.split(), "-c", _FORK_SERVER]
+        def server(*command):
             process = subprocess.Popen(
-                [*command, program.__file__, *_READERS[flag]],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
             return running.enter_context(process)
 
@@ -62,7 +54,7 @@ def fork_servers():
 
 
 @pytest.fixture
-def forked_reading(fork_servers, monkeypatch):
+def forked_reading(fork_server, monkeypatch):
     """Files are read in forks of a process, as starting Python takes far longer; the same once."""
 
     start, answers = subprocess.run, {}
@@ -70,11 +62,11 @@ def forked_reading(fork_servers, monkeypatch):
     def run(command, *, timeout=None, **options):
         if "-I" not in command:
             return start(command, timeout=timeout, **options)
-        at = command.index(program.__file__) + 1
-        kind, source, answer, *names = map(str, command[at:])
+        at = command.index(program.__file__)
+        kind, source, answer, *names = map(str, command[at + 1 :])
         asked = kind, hashlib.sha256(Path(source).read_bytes()).digest(), *names
         if asked not in answers:
-            server = fork_servers("-S" if "-S" in command else "")
+            server = fork_server(*command[:at], "-c", _FORK_SERVER, program.__file__, kind)
             print(json.dumps([kind, source, answer, *names]), file=server.stdin, flush=True)
             status, written = int(server.stdout.readline()), None
             if os.path.exists(answer):
