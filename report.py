@@ -33,8 +33,8 @@ GROUPS = (
             Flag(
                 "--out",
                 metavar="FILE.html",
-                help="the report",
-                default_text="report.html in the directory, if it is one",
+                help="the report; needed for several directories",
+                default_text="report.html in the directory",
             ),
             Flag(
                 "--model",
