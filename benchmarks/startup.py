@@ -98,7 +98,7 @@ def train(args: argparse.Namespace) -> dict[str, tuple[float, float]]:
 
     from benchmarks.training_loop import ConstantBatch
     from learn_classifier import build_classifier
-    from training import fitting
+    from training import fitting, starting
     from training.flags import arguments
 
     stages.end(IMPORTS)
@@ -107,6 +107,8 @@ def train(args: argparse.Namespace) -> dict[str, tuple[float, float]]:
     flags += ["--batch_size", str(args.batch_size)]
     resolved = arguments.training_parser().parse_args(flags)
     resolved = arguments.check_training_arguments(resolved)
+    if args.run == OURS:
+        starting.prepare(resolved)
     model = build_classifier(resolved, _dataset(args.image_size))
     if args.run == PLAIN:
         model = _in_plain_keras(model, resolved)
