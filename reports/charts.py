@@ -9,7 +9,7 @@ import numpy as np
 
 # A screen shows no more points of a line.
 _POINTS = 300
-_LEFT, _TOP, _RIGHT, _BOTTOM = 52, 14, 12, 40
+_LEFT, _TOP, _RIGHT, _BOTTOM = 64, 14, 12, 40
 
 
 @dataclass(frozen=True)
