@@ -328,13 +328,8 @@ def make_batches(args: argparse.Namespace, dataset, share: tuple[int, int] = (0,
             args.epochs - max(1, round(args.epochs / 10)),
             {"image_size": spec.image_size, "test_resize": spec.test_resize},
         )
-    return Batches(
-        train,
-        dataset.validation_batches(**judging),
-        dataset.test_batches(**judging),
-        images,
-        finish,
-    )
+    test = dataset.test_batches(**judging)
+    return Batches(train, dataset.validation_batches(**judging), test, images, finish)
 
 
 def check_images(args: argparse.Namespace) -> int:
